@@ -1,0 +1,249 @@
+//! The error of a context that has ended: one pointer that knows how, why, by whom, where and when.
+//!
+//! Errors are told apart by [`Kind`] and [`Reason`], never by text. The text is for people; it opens with the two
+//! sentences that Go has made familiar and then says why.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::panic::Location;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::{CancelScope, Reason};
+
+/// The error of a context that has ended.
+///
+/// It is one word wide, cheap to clone, and the same for every context that ended with the same event. What it says
+/// never changes: the first event wins for ever.
+///
+/// # Example: telling errors apart
+///
+/// ```
+/// use bequest::{Context, Kind, Reason};
+/// use std::time::Duration;
+///
+/// let scope = Context::background().with_timeout(Duration::ZERO).named("lookup");
+/// let end = scope.err().unwrap();
+/// assert_eq!(end, Kind::DeadlineExceeded);
+/// assert_eq!(end.reason(), Reason::Deadline);
+/// assert!(end.is_from(&scope));
+/// assert!(end.to_string().starts_with("context deadline exceeded: deadline passed (lookup "));
+/// ```
+///
+/// # Example: the cause is any error
+///
+/// ```
+/// use bequest::Context;
+/// use std::error::Error;
+///
+/// let scope = Context::background().with_cancel();
+/// scope.cancel_with("quota used up");
+/// let end = scope.err().unwrap();
+/// assert_eq!(end.cause().unwrap().to_string(), "quota used up");
+/// assert!(end.source().is_some());
+/// assert!(end.to_string().ends_with(": quota used up"));
+/// ```
+#[derive(Clone)]
+pub struct Canceled(Arc<End>);
+
+/// How a context ended: somebody cancelled it, or a deadline passed.
+///
+/// The kind survives any cause and any reason. Compare it with a [`Canceled`] directly: `end == Kind::Canceled`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// Somebody cancelled: an owner, a client, a shutdown.
+    Canceled,
+    /// A deadline passed.
+    DeadlineExceeded,
+}
+
+/// The number of a cancellation scope, unique in this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ScopeId(u64);
+
+/// All that a [`Canceled`] knows. Written once, before it is published.
+pub(crate) struct End {
+    pub(crate) kind: Kind,
+    pub(crate) reason: Reason,
+    pub(crate) cause: Option<Cause>,
+    pub(crate) origin: &'static Location<'static>,
+    pub(crate) scope: ScopeId,
+    pub(crate) name: Option<&'static str>,
+    pub(crate) at: Option<Instant>,
+}
+
+/// A cause, shared by all who end with it.
+pub(crate) type Cause = Arc<dyn Error + Send + Sync>;
+
+impl Canceled {
+    pub(crate) fn new(end: End) -> Canceled {
+        Canceled(Arc::new(end))
+    }
+
+    /// Whether somebody cancelled or a deadline passed.
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// What ended the context.
+    pub fn reason(&self) -> Reason {
+        self.0.reason
+    }
+
+    /// The error given as the cause, if one was given.
+    pub fn cause(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        self.0.cause.as_deref()
+    }
+
+    /// The source line of the call that cancelled; for a dropped scope or a deadline, of the call that made it.
+    pub fn origin(&self) -> &'static Location<'static> {
+        self.0.origin
+    }
+
+    /// The scope that was cancelled or whose deadline passed: its name, if it has one, and its id.
+    pub fn scope(&self) -> (Option<&'static str>, ScopeId) {
+        (self.0.name, self.0.scope)
+    }
+
+    /// Whether this end began at `scope` itself, and not at a scope further out.
+    ///
+    /// My own limit is a failure that a retry or a fallback may answer; an outer scope's end is not: nobody waits for
+    /// the answer any more.
+    ///
+    /// ```
+    /// use bequest::Context;
+    /// use std::time::Duration;
+    ///
+    /// let request = Context::background().with_cancel();
+    /// let step = request.with_timeout(Duration::ZERO);
+    /// assert!(step.err().unwrap().is_from(&step));
+    ///
+    /// let step = request.with_timeout(Duration::from_secs(60));
+    /// request.cancel();
+    /// assert!(!step.err().unwrap().is_from(&step));
+    /// assert!(step.err().unwrap().is_from(&request));
+    /// ```
+    pub fn is_from(&self, scope: &CancelScope) -> bool {
+        self.0.scope == scope.id()
+    }
+
+    /// When it ended, on the clock of its context, if anybody could see it then.
+    ///
+    /// For a deadline this is the moment at which its passing was noticed, never one before it.
+    pub fn at(&self) -> Option<Instant> {
+        self.0.at
+    }
+
+    /// Whether a deadline passed: what network errors call a timeout.
+    pub fn is_timeout(&self) -> bool {
+        self.0.kind == Kind::DeadlineExceeded
+    }
+}
+
+impl PartialEq<Kind> for Canceled {
+    fn eq(&self, kind: &Kind) -> bool {
+        self.0.kind == *kind
+    }
+}
+
+impl PartialEq<Canceled> for Kind {
+    fn eq(&self, end: &Canceled) -> bool {
+        *self == end.0.kind
+    }
+}
+
+impl Error for Canceled {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0
+            .cause
+            .as_ref()
+            .map(|cause| &**cause as &(dyn Error + 'static))
+    }
+}
+
+impl fmt::Display for Canceled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = &*self.0;
+        write!(f, "{}: {} (", end.kind, end.reason)?;
+        match (end.name, end.is_from_its_making()) {
+            (Some(name), _) => write!(f, "{name} {}", end.scope)?,
+            (None, true) => write!(f, "made at {}:{}", end.origin.file(), end.origin.line())?,
+            (None, false) => write!(f, "cancelled at {}:{}", end.origin.file(), end.origin.line())?,
+        }
+        f.write_str(")")?;
+        match &end.cause {
+            Some(cause) => write!(f, ": {cause}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Canceled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = &*self.0;
+        let mut out = f.debug_struct("Canceled");
+        out.field("kind", &end.kind).field("reason", &end.reason);
+        if let Some(name) = end.name {
+            out.field("name", &name);
+        }
+        out.field("scope", &end.scope.0)
+            .field("origin", &format_args!("{}", end.origin));
+        if let Some(cause) = &end.cause {
+            out.field("cause", &format_args!("{cause}"));
+        }
+        out.finish()
+    }
+}
+
+impl From<Canceled> for io::Error {
+    /// `TimedOut` for a deadline, `Other` for a cancellation.
+    ///
+    /// Not `Interrupted`: readers and writers of the standard library retry on that, for ever.
+    fn from(end: Canceled) -> io::Error {
+        let kind = if end.is_timeout() {
+            io::ErrorKind::TimedOut
+        } else {
+            io::ErrorKind::Other
+        };
+        io::Error::new(kind, end)
+    }
+}
+
+impl End {
+    /// Whether `origin` is the line that made the scope rather than one that cancelled it.
+    fn is_from_its_making(&self) -> bool {
+        self.kind == Kind::DeadlineExceeded || self.reason == Reason::ScopeEnded
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Canceled => "context canceled",
+            Kind::DeadlineExceeded => "context deadline exceeded",
+        })
+    }
+}
+
+impl ScopeId {
+    /// A number that no scope of this process had before.
+    pub(crate) fn next() -> ScopeId {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        // Relaxed: only uniqueness is asked for; nothing is published under a number.
+        ScopeId(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// The number itself.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for ScopeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}

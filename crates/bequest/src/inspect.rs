@@ -1,0 +1,225 @@
+//! The list of live contexts: who is running, with how much time left, and who ended what, and why.
+//!
+//! It is switched off by default; then making and ending a context costs one relaxed load. Switched on, every scope
+//! made from then on is listed until its memory is gone, and the last ends are kept in a ring. Nothing here prints a
+//! value, and nothing foreign runs under its lock.
+//!
+//! ```
+//! use bequest::{Context, inspect};
+//!
+//! inspect::enable();
+//! let scope = Context::background().with_cancel().named("import");
+//! let rows = inspect::snapshot().live;
+//! assert!(rows.iter().any(|row| row.id == scope.id() && row.name == Some("import") && row.end.is_none()));
+//! # inspect::disable();
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::Location;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use crate::canceled::{Canceled, ScopeId};
+use crate::tree::{Node, Timers, panics};
+
+/// How many ends are remembered.
+pub const REMEMBERED: usize = 512;
+
+/// Lists every scope that is made from now on.
+pub fn enable() {
+    ON.store(true, Ordering::Relaxed);
+}
+
+/// Stops listing. Scopes that are listed stay so until they are gone.
+pub fn disable() {
+    ON.store(false, Ordering::Relaxed);
+}
+
+/// Whether scopes that are made now are listed.
+pub fn is_on() -> bool {
+    // Relaxed: a switch; a scope made while it is thrown may fall on either side.
+    ON.load(Ordering::Relaxed)
+}
+
+/// All listed scopes and the last ends.
+///
+/// The rows are a picture: what is live may end while they are read. Taking it never ends a context, arms no timer,
+/// and calls nothing foreign but the clocks of the contexts.
+pub fn snapshot() -> Snapshot {
+    let (nodes, ended): (Vec<_>, Vec<_>) = {
+        let registry = registry();
+        let nodes = registry
+            .live
+            .values()
+            .filter_map(|row| Some((row.node.upgrade()?, row.born)))
+            .collect();
+        (nodes, registry.ended.iter().cloned().collect())
+    };
+    let live = nodes
+        .into_iter()
+        .map(|(node, born)| Live::of(&node, born))
+        .collect();
+    Snapshot { live, ended }
+}
+
+/// Counts over the whole process, whether listing is on or off.
+pub fn statistics() -> Statistics {
+    Statistics {
+        listed: registry().live.len(),
+        ended: ENDED.load(Ordering::Relaxed),
+        armed_deadlines: Timers::system().armed(),
+        panicked_callbacks: panics(),
+    }
+}
+
+/// What [`snapshot`] answers.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The listed scopes, oldest first.
+    pub live: Vec<Live>,
+    /// The last ends, oldest first; at most [`REMEMBERED`]. One event is one row, however many scopes it ended.
+    pub ended: Vec<Ended>,
+}
+
+/// A scope that still has handles or something below it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Live {
+    /// The scope's id.
+    pub id: ScopeId,
+    /// The scopes it ends with. Empty for a root, and for a scope that was made after its parent had ended.
+    pub parents: Vec<ScopeId>,
+    /// The name it was given.
+    pub name: Option<&'static str>,
+    /// The source line that made it.
+    pub made_at: &'static Location<'static>,
+    /// How long ago it was made.
+    pub age: Duration,
+    /// The time left until its deadline; zero if that has passed.
+    pub remaining: Option<Duration>,
+    /// Whether the deadline is its own, and not inherited.
+    pub owns_deadline: bool,
+    /// How it ended, if it has, though something still holds it.
+    pub end: Option<Canceled>,
+    /// How many handles hold it, those of its children included.
+    pub holders: usize,
+    /// How many scopes are derived from it directly.
+    pub children: usize,
+    /// How many wait for its end: futures and callbacks.
+    pub waiting: usize,
+}
+
+/// An end that was seen: which scope, after how long, and why.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Ended {
+    /// The scope at which the end began.
+    pub id: ScopeId,
+    /// The name it was given.
+    pub name: Option<&'static str>,
+    /// How, why, by whom.
+    pub end: Canceled,
+    /// How long it had lived.
+    pub age: Duration,
+    /// When, on the system's clock.
+    pub at: Instant,
+}
+
+/// Counts over the whole process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Statistics {
+    /// Scopes in the list.
+    pub listed: usize,
+    /// Listed scopes at which an end began.
+    pub ended: u64,
+    /// Deadlines armed on the system's clock.
+    pub armed_deadlines: usize,
+    /// Callbacks and wakers that panicked; each was reported by the panic hook.
+    pub panicked_callbacks: u64,
+}
+
+static ON: AtomicBool = AtomicBool::new(false);
+static ENDED: AtomicU64 = AtomicU64::new(0);
+static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
+    live: BTreeMap::new(),
+    ended: VecDeque::new(),
+});
+
+/// Guarded by its lock, which is innermost: nothing else is locked, called or dropped under it.
+struct Registry {
+    live: BTreeMap<ScopeId, Row>,
+    ended: VecDeque<Ended>,
+}
+
+struct Row {
+    node: Weak<Node>,
+    born: Instant,
+}
+
+pub(crate) fn born(node: &Arc<Node>) {
+    let row = Row {
+        node: Arc::downgrade(node),
+        born: Instant::now(),
+    };
+    registry().live.insert(node.id(), row);
+}
+
+/// The node was marked as ended. Told by the walk that did, outside the node's lock.
+pub(crate) fn ended(node: &Node) {
+    let Some(end) = node.known_end() else { return };
+    if end.scope().1 != node.id() {
+        return;
+    }
+    ENDED.fetch_add(1, Ordering::Relaxed);
+    let (at, name) = (Instant::now(), end.scope().0);
+    let mut registry = registry();
+    let age = registry
+        .live
+        .get(&node.id())
+        .map_or(Duration::ZERO, |row| at.duration_since(row.born));
+    registry.ended.push_back(Ended {
+        id: node.id(),
+        name,
+        end: end.clone(),
+        age,
+        at,
+    });
+    let forgotten = (registry.ended.len() > REMEMBERED).then(|| registry.ended.pop_front());
+    drop(registry);
+    // Outside the lock: it may hold the last handle to a cause.
+    drop(forgotten);
+}
+
+/// The node's memory is about to go.
+pub(crate) fn gone(node: &Node) {
+    let row = registry().live.remove(&node.id());
+    drop(row);
+}
+
+impl Live {
+    fn of(node: &Arc<Node>, born: Instant) -> Live {
+        let [children, waiters, callbacks] = node.load();
+        let now = node.timers().clock().now();
+        Live {
+            id: node.id(),
+            parents: node.parents().map(|parent| parent.id()).collect(),
+            name: node.name(),
+            made_at: node.made_at(),
+            age: born.elapsed(),
+            remaining: node.deadline().map(|at| at.saturating_duration_since(now)),
+            owns_deadline: node.owns_deadline(),
+            end: node.known_end().cloned(),
+            // One is this snapshot's own.
+            holders: Arc::strong_count(node).saturating_sub(1),
+            children,
+            waiting: waiters + callbacks,
+        }
+    }
+}
+
+fn registry() -> MutexGuard<'static, Registry> {
+    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,244 @@
+//! Owners: a [`CancelScope`] whose end ends everything derived from it, and the [`Canceller`], the right without the
+//! ownership.
+
+use std::error::Error;
+use std::fmt;
+use std::ops::Deref;
+use std::panic::Location;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::canceled::{Cause, ScopeId};
+use crate::key::Key;
+use crate::tree::{Blame, Node};
+use crate::{Context, Reason, inspect};
+
+/// The owner of a context: dropping it cancels everything derived from it.
+///
+/// It is a [`Context`] by `Deref`, so it is passed on as `&scope`. Not `Clone`: there is one owner. What Go's users
+/// write as `defer cancel()`, and forget, is its destructor here.
+///
+/// Beware of `ctx.with_timeout(d).clone()`: that clones the context and drops the scope in the same statement, so the
+/// clone is dead on arrival; its error says where. A temporary in a call is fine: `fetch(&ctx.with_timeout(d)).await`.
+///
+/// # Example: dropped, so cancelled
+///
+/// ```
+/// use bequest::{Context, Reason};
+///
+/// let child = {
+///     let scope = Context::background().with_cancel();
+///     scope.context()
+/// };
+/// assert_eq!(child.err().unwrap().reason(), Reason::ScopeEnded);
+/// assert_eq!(child.err().unwrap().origin().file(), file!());
+/// ```
+#[must_use = "a scope that is dropped at once cancels everything derived from it at once"]
+pub struct CancelScope {
+    context: Context,
+    /// Whether dropping it cancels. Given up by `into_context` and by handing the context to another scope.
+    owns: bool,
+    /// Whether a `Canceller` was ever made.
+    shared: AtomicBool,
+}
+
+/// The right to cancel a scope, without owning it: dropping it does nothing.
+///
+/// ```
+/// use bequest::{Context, Reason};
+///
+/// let scope = Context::background().with_cancel();
+/// let canceller = scope.canceller();
+/// std::thread::spawn(move || canceller.cancel_for(Reason::Shutdown)).join().unwrap();
+/// assert_eq!(scope.err().unwrap().reason(), Reason::Shutdown);
+/// ```
+#[derive(Clone)]
+pub struct Canceller(Arc<Node>);
+
+impl CancelScope {
+    pub(crate) fn own(context: Context) -> CancelScope {
+        CancelScope {
+            context,
+            owns: true,
+            shared: AtomicBool::new(false),
+        }
+    }
+
+    /// A handle that observes: it ends with this scope and does not keep it.
+    pub fn context(&self) -> Context {
+        self.context.clone()
+    }
+
+    /// The right to cancel, to be handed to somebody else.
+    pub fn canceller(&self) -> Canceller {
+        // Relaxed: read by `into_context`, which has the scope to itself.
+        self.shared.store(true, Ordering::Relaxed);
+        Canceller(Arc::clone(self.node()))
+    }
+
+    /// The number that this scope has in errors and lists.
+    pub fn id(&self) -> ScopeId {
+        self.node().id()
+    }
+
+    /// Ends everything derived from this scope, for [`Reason::Explicit`].
+    ///
+    /// When the call returns, every context derived from this scope reads as done, even those derived at that instant
+    /// on other threads, whichever of several concurrent callers this is; the first has also woken all who wait and run
+    /// all callbacks. If it had ended before, nothing changes: the first event wins.
+    #[track_caller]
+    pub fn cancel(&self) {
+        blame(self.node(), Reason::Explicit, None);
+    }
+
+    /// As [`cancel`](CancelScope::cancel), with an error that says why.
+    #[track_caller]
+    pub fn cancel_with(&self, cause: impl Into<Box<dyn Error + Send + Sync>>) {
+        blame(self.node(), Reason::Explicit, Some(cause.into().into()));
+    }
+
+    /// As [`cancel`](CancelScope::cancel), for a reason that programs can tell apart.
+    #[track_caller]
+    pub fn cancel_for(&self, reason: Reason) {
+        blame(self.node(), reason, None);
+    }
+
+    /// Gives the scope a name, which its errors, `Debug` and the list of live contexts show.
+    pub fn named(self, name: &'static str) -> CancelScope {
+        self.node().set_name(name);
+        self
+    }
+
+    /// The cause that the error has if this scope's own deadline passes.
+    ///
+    /// ```
+    /// # use bequest::Context;
+    /// # use std::time::Duration;
+    /// let step = Context::background().with_timeout(Duration::ZERO).caused_by("cache: 20 ms budget");
+    /// assert_eq!(step.err().unwrap().cause().unwrap().to_string(), "cache: 20 ms budget");
+    /// ```
+    pub fn caused_by(self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> CancelScope {
+        self.node().set_cause(cause.into().into());
+        self
+    }
+
+    /// The reason that the error has if this scope's own deadline passes, in place of [`Reason::Deadline`]; its kind
+    /// is [`DeadlineExceeded`](crate::Kind::DeadlineExceeded) all the same.
+    pub fn reason(self, reason: Reason) -> CancelScope {
+        self.node().set_reason(reason);
+        self
+    }
+
+    /// This scope with one more value: Go's order, `ctx.with_timeout(d).with_value(&KEY, v)`, keeps its owner.
+    pub fn with_value<T: Send + Sync + 'static>(mut self, key: &'static Key<T>, value: T) -> CancelScope {
+        self.context.values = self.context.values.with(key, value);
+        self
+    }
+
+    /// Gives ownership up: the context ends with its parent, at its deadline, or by a [`Canceller`] made before, but
+    /// not with a scope.
+    ///
+    /// ```
+    /// # use bequest::Context;
+    /// # use std::time::Duration;
+    /// fn limited(ctx: &Context) -> Context {
+    ///     ctx.with_timeout(Duration::from_secs(5)).into_context()
+    /// }
+    /// assert!(!limited(&Context::background()).is_done());
+    /// ```
+    #[must_use]
+    pub fn into_context(mut self) -> Context {
+        self.owns = false;
+        let node = self.node();
+        let is_bare =
+            !node.owns_deadline() && !self.shared.load(Ordering::Relaxed) && node.known_end().is_none();
+        let mut parents = node.parents();
+        match (is_bare, parents.next(), parents.next()) {
+            // Nothing of its own can end it, so it is its parent in all but the node, and need not keep that.
+            (true, parent, None) => Context {
+                node: parent.cloned(),
+                values: self.context.values.clone(),
+            },
+            _ => self.context.clone(),
+        }
+    }
+
+    fn node(&self) -> &Arc<Node> {
+        // Made by `own` alone, always with a node that a derivation has just made.
+        self.context.node.as_ref().expect("a scope has a node")
+    }
+}
+
+impl Canceller {
+    /// As [`CancelScope::cancel`].
+    #[track_caller]
+    pub fn cancel(&self) {
+        blame(&self.0, Reason::Explicit, None);
+    }
+
+    /// As [`CancelScope::cancel_with`].
+    #[track_caller]
+    pub fn cancel_with(&self, cause: impl Into<Box<dyn Error + Send + Sync>>) {
+        blame(&self.0, Reason::Explicit, Some(cause.into().into()));
+    }
+
+    /// As [`CancelScope::cancel_for`].
+    #[track_caller]
+    pub fn cancel_for(&self, reason: Reason) {
+        blame(&self.0, reason, None);
+    }
+}
+
+#[track_caller]
+fn blame(node: &Arc<Node>, reason: Reason, cause: Option<Cause>) {
+    node.cancel(Blame {
+        reason,
+        cause,
+        origin: Location::caller(),
+    });
+}
+
+impl Drop for CancelScope {
+    fn drop(&mut self) {
+        let node = self.node();
+        // With no other handle nobody can see the end: no child (it would hold its parent), no waiter, no callback.
+        // A walk from above that meets the node at this instant does no harm.
+        let is_unseen = Arc::strong_count(node) == 1 && !inspect::is_on();
+        if self.owns && !is_unseen {
+            node.cancel(Blame {
+                reason: Reason::ScopeEnded,
+                cause: None,
+                origin: node.made_at(),
+            });
+        }
+    }
+}
+
+impl Deref for CancelScope {
+    type Target = Context;
+
+    fn deref(&self) -> &Context {
+        &self.context
+    }
+}
+
+impl AsRef<Context> for CancelScope {
+    fn as_ref(&self) -> &Context {
+        &self.context
+    }
+}
+
+impl fmt::Debug for CancelScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CancelScope").field(&self.context).finish()
+    }
+}
+
+impl fmt::Debug for Canceller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Canceller")
+            .field("scope", &self.0.id())
+            .field("name", &self.0.name())
+            .finish()
+    }
+}

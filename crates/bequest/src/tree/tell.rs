@@ -1,0 +1,134 @@
+//! Telling those who wait: wakers and callbacks, collected under locks and run outside all of them.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::task::Waker;
+use std::thread;
+
+use crate::Canceled;
+
+/// A function to be called once with the end of the context that it was registered on.
+pub(crate) type Callback = Box<dyn FnOnce(Canceled) + Send>;
+
+/// What is to be told, gathered by one cancellation.
+#[derive(Default)]
+pub(super) struct Tell {
+    wakers: Vec<Waker>,
+    callbacks: Vec<(Callback, Canceled)>,
+}
+
+/// Where callbacks run.
+#[derive(Clone, Copy)]
+pub(super) enum Run {
+    /// On this thread, before the caller goes on: for a cancel.
+    Here,
+    /// On the callbacks' own thread: for a deadline of the system's clock, so that a slow callback delays no other.
+    Beside,
+}
+
+impl Tell {
+    pub(super) fn wake(&mut self, waker: Waker) {
+        self.wakers.push(waker);
+    }
+
+    pub(super) fn call(&mut self, callback: Callback, end: Canceled) {
+        self.callbacks.push((callback, end));
+    }
+
+    /// Runs everything. A panic in one is caught and skips no other.
+    pub(super) fn run(self, callbacks: Run) {
+        for waker in self.wakers {
+            guarded(|| waker.wake());
+        }
+        match callbacks {
+            Run::Here => run_all(self.callbacks),
+            Run::Beside if self.callbacks.is_empty() => {}
+            Run::Beside => hand_over(self.callbacks),
+        }
+    }
+}
+
+/// Calls `callback` now, on this thread, with the same care as those that were registered.
+pub(super) fn call_now(callback: Callback, end: Canceled) {
+    guarded(|| callback(end));
+}
+
+/// Wakes with the same care.
+pub(crate) fn wake(waker: Waker) {
+    guarded(|| waker.wake());
+}
+
+/// How many callbacks and wakers have panicked in this process. Each was reported by the panic hook.
+pub(crate) fn panics() -> u64 {
+    PANICS.load(Ordering::Relaxed)
+}
+
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+fn run_all(callbacks: Vec<(Callback, Canceled)>) {
+    for (callback, end) in callbacks {
+        guarded(|| callback(end));
+    }
+}
+
+/// The panic hook has reported a panic by the time it is caught here; what is left to do is to count it, and to see
+/// that dropping its payload does no further harm.
+fn guarded(work: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
+        PANICS.fetch_add(1, Ordering::Relaxed);
+        if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            // A payload whose destructor panics with a payload of its own: leaking the last one ends the series.
+            #[expect(clippy::mem_forget, reason = "its destructor is what must not run")]
+            std::mem::forget(second);
+        }
+    }
+}
+
+/// Callbacks of deadlines, waiting for the one thread that runs them.
+struct Queue {
+    waiting: Mutex<VecDeque<(Callback, Canceled)>>,
+    arrived: Condvar,
+}
+
+static QUEUE: Queue = Queue {
+    waiting: Mutex::new(VecDeque::new()),
+    arrived: Condvar::new(),
+};
+/// Whether the thread of the queue runs; decided by the first callback of a deadline.
+static STARTED: OnceLock<bool> = OnceLock::new();
+
+fn hand_over(callbacks: Vec<(Callback, Canceled)>) {
+    let start = || {
+        thread::Builder::new()
+            .name("bequest-callback".into())
+            .spawn(run_queue)
+            .is_ok()
+    };
+    if !STARTED.get_or_init(start) {
+        // A slow callback may now delay a deadline; a callback that never runs would be worse.
+        return run_all(callbacks);
+    }
+    QUEUE
+        .waiting
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .extend(callbacks);
+    QUEUE.arrived.notify_one();
+}
+
+fn run_queue() {
+    loop {
+        let mut waiting = QUEUE.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        while waiting.is_empty() {
+            waiting = QUEUE
+                .arrived
+                .wait(waiting)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        let batch = std::mem::take(&mut *waiting);
+        drop(waiting);
+        run_all(batch.into());
+    }
+}
