@@ -1,0 +1,286 @@
+//! The two bodies of an exchange, watched: the request's for a client that leaves, the response's for its end.
+//!
+//! # Invariants
+//!
+//! 1. A response has *ended* if all of it was handed to the connection, or if there was nothing to hand over. hyper does
+//!    not poll a body to its `None` for `HEAD`, 204, 304 or an exhausted `Content-Length`; that is an end as well.
+//! 2. The drop of a response body finishes its exchange, always.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+
+use bequest::{Canceled, Reason};
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, Method, StatusCode, header};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use pin_project_lite::pin_project;
+
+use super::BoxError;
+use super::exchange::Exchange;
+use super::panic;
+use super::service::{Verdict, oversee};
+
+/// The body of a request, as handlers get it.
+///
+/// When reading it shows that the client has left, the request's context ends with the reason before the error is
+/// handed out.
+///
+/// # Cancel safety
+///
+/// Polling loses nothing: a frame is either handed out or still to come.
+#[derive(Debug)]
+pub struct RequestBody {
+    incoming: Incoming,
+    exchange: Held,
+}
+
+pin_project! {
+    /// The body of a response on its way to the connection.
+    pub(super) struct ResponseBody<B> {
+        #[pin]
+        inner: Inner<B>,
+        watch: Watch,
+    }
+}
+
+pin_project! {
+    #[project = InnerProj]
+    enum Inner<B> {
+        /// What the service answered.
+        Service { #[pin] body: B },
+        /// What the server answered in its place.
+        Server { text: Option<Bytes> },
+    }
+}
+
+/// What the end of a response hangs on. Its drop finishes the exchange (invariant 2).
+struct Watch {
+    exchange: Arc<Exchange>,
+    /// Whether all was handed over (invariant 1).
+    complete: bool,
+    /// How many bytes the head announced, if it did.
+    announced: Option<u64>,
+    /// How many bytes were handed over.
+    sent: u64,
+    /// Waits for the context's end and the time after it. Made when the body first has nothing ready.
+    overseer: Option<Pin<Box<dyn Future<Output = Verdict> + Send>>>,
+}
+
+/// Hides the exchange from the `Debug` of a request.
+struct Held(Arc<Exchange>);
+
+impl RequestBody {
+    pub(super) fn new(incoming: Incoming, exchange: Arc<Exchange>) -> RequestBody {
+        RequestBody {
+            incoming,
+            exchange: Held(exchange),
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| {
+            frame.map_err(|error| {
+                if let Some(reason) = departure(&error, &self.exchange.0) {
+                    self.exchange.0.tell(reason);
+                }
+                error.into()
+            })
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl<B: Body> ResponseBody<B> {
+    /// The body the service answered with, under this head.
+    pub(super) fn of_service(
+        body: B,
+        exchange: Arc<Exchange>,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) -> ResponseBody<B> {
+        let bodiless = exchange.method() == Method::HEAD
+            || status.is_informational()
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let complete = bodiless || body.is_end_stream();
+        let announced = content_length(headers).or(body.size_hint().exact());
+        let watch = Watch::new(exchange, status, complete, announced);
+        ResponseBody {
+            inner: Inner::Service { body },
+            watch,
+        }
+    }
+
+    /// A line of text that the server answers with.
+    pub(super) fn of_server(text: Bytes, exchange: Arc<Exchange>, status: StatusCode) -> ResponseBody<B> {
+        let complete = exchange.method() == Method::HEAD;
+        let announced = Some(text.len() as u64);
+        let watch = Watch::new(exchange, status, complete, announced);
+        ResponseBody {
+            inner: Inner::Server { text: Some(text) },
+            watch,
+        }
+    }
+}
+
+impl<B> Body for ResponseBody<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.project();
+        let body = match this.inner.project() {
+            InnerProj::Service { body } => body,
+            InnerProj::Server { text } => {
+                let frame = text.take().map(Frame::data);
+                this.watch.saw(frame.as_ref(), true);
+                return Poll::Ready(frame.map(Ok));
+            }
+        };
+        let mut body = body;
+        match panic::catch(|| body.as_mut().poll_frame(cx)) {
+            Ok(Poll::Pending) => this.watch.poll_end(cx).map(|end| Some(Err(end.into()))),
+            Ok(Poll::Ready(None)) => {
+                this.watch.complete = true;
+                Poll::Ready(None)
+            }
+            Ok(Poll::Ready(Some(Ok(frame)))) => {
+                let frame = frame.map_data(|mut data| data.copy_to_bytes(data.remaining()));
+                this.watch.saw(Some(&frame), body.is_end_stream());
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Ok(Poll::Ready(Some(Err(error)))) => {
+                let error = Arc::<dyn std::error::Error + Send + Sync>::from(error.into());
+                this.watch.exchange.fail(Box::new(Shared(error.clone())));
+                Poll::Ready(Some(Err(Box::new(Shared(error)))))
+            }
+            Err(panic) => {
+                this.watch.exchange.tell(Reason::Panicked);
+                this.watch.exchange.report_panic(&panic);
+                Poll::Ready(Some(Err(Box::new(panic))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.inner {
+            Inner::Service { body } => body.is_end_stream(),
+            Inner::Server { text } => text.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.inner {
+            Inner::Service { body } => body.size_hint(),
+            Inner::Server { text } => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+        }
+    }
+}
+
+impl Watch {
+    fn new(exchange: Arc<Exchange>, status: StatusCode, complete: bool, announced: Option<u64>) -> Watch {
+        exchange.answered(status);
+        Watch {
+            exchange,
+            complete,
+            announced,
+            sent: 0,
+            overseer: None,
+        }
+    }
+
+    /// Notes a frame that is handed to the connection; `last` if the body says that nothing follows.
+    fn saw(&mut self, frame: Option<&Frame<Bytes>>, last: bool) {
+        let Some(frame) = frame else {
+            self.complete = true;
+            return;
+        };
+        if let Some(data) = frame.data_ref() {
+            self.sent += data.len() as u64;
+            self.exchange.sent(data.len() as u64);
+        }
+        let announced_is_out = self.announced.is_some_and(|announced| self.sent >= announced);
+        // Trailers come last, and hyper does not ask for more after them.
+        self.complete |= last || announced_is_out || frame.is_trailers();
+    }
+
+    /// Ready once the context has ended and the body has had its time to come to an end by itself.
+    fn poll_end(&mut self, cx: &mut TaskContext<'_>) -> Poll<Canceled> {
+        let exchange = &self.exchange;
+        let overseer = self
+            .overseer
+            .get_or_insert_with(|| Box::pin(oversee(exchange.clone())));
+        overseer.as_mut().poll(cx).map(|verdict| verdict.end)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let reason = match self.complete {
+            true => Reason::ResponseEnded,
+            false => self.exchange.conn().departure(),
+        };
+        self.exchange.finish(reason);
+    }
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("..")
+    }
+}
+
+/// What an error of a request's body says about the client, if it says that it left.
+fn departure(error: &hyper::Error, exchange: &Exchange) -> Option<Reason> {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    if source.is_some_and(|error| error.is_reset() && error.is_remote()) {
+        return Some(Reason::StreamReset);
+    }
+    // A malformed body is an answer for the handler to give; a body cut short is a client that left.
+    exchange.conn().peer_is_gone().then_some(Reason::ClientGone)
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// One error for two: hyper, and the cause of the context.
+#[derive(Debug)]
+struct Shared(Arc<dyn std::error::Error + Send + Sync>);
+
+impl std::fmt::Display for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Shared {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.0)
+    }
+}

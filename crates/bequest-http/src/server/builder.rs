@@ -1,0 +1,328 @@
+//! Setting a server up, and running it.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bequest::{Canceled, Context};
+use http::{Request, Response};
+use http_body::Body;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower_service::Service;
+
+use super::body::RequestBody;
+use super::connection::Connection;
+use super::disconnect::Disconnect;
+use super::limits::Limits;
+use super::observe::{ConnInfo, ListenerInfo, Observer};
+use super::shared::{Shared, Stopwatch};
+use super::shutdown::{Stages, Summary};
+use super::statistics::{Statistics, Tally};
+use super::{BoxError, accept, panic};
+
+/// Makes the context of a server.
+type BaseContext = dyn FnOnce(Context, &ListenerInfo) -> Context + Send;
+
+/// Makes the context of a connection.
+pub(super) type ConnContext = dyn Fn(Context, &ConnInfo) -> Context + Send + Sync;
+
+/// The settings of a server that is about to be started. Made by [`Server::builder`](super::Server::builder).
+#[must_use = "a server does nothing until `serve` is called and awaited"]
+pub struct Builder {
+    base_context: Option<Box<BaseContext>>,
+    conn_context: Option<Arc<ConnContext>>,
+    limits: Limits,
+    disconnect: Disconnect,
+    observer: Arc<dyn Observer>,
+    tally: Arc<Tally>,
+}
+
+/// The listener failed in a way that can not get better.
+#[derive(Debug)]
+pub struct ServeError {
+    source: io::Error,
+}
+
+impl Builder {
+    pub(super) fn new() -> Builder {
+        Builder {
+            base_context: None,
+            conn_context: None,
+            limits: Limits::default(),
+            disconnect: Disconnect::default(),
+            observer: Arc::new(()),
+            tally: Arc::default(),
+        }
+    }
+
+    /// Makes the server's context from the one it would otherwise have; every connection derives from what `make`
+    /// returns.
+    ///
+    /// What it returns must be derived from what it is given; a context from elsewhere is not told of the shutdown.
+    pub fn base_context(
+        mut self,
+        make: impl FnOnce(Context, &ListenerInfo) -> Context + Send + 'static,
+    ) -> Builder {
+        self.base_context = Some(Box::new(make));
+        self
+    }
+
+    /// Makes the context of each connection from the one it would otherwise have, which ends when the connection does;
+    /// each request of that connection, and of no other, derives from what `make` returns.
+    ///
+    /// What it returns must be derived from what it is given; a context from elsewhere is not told when the connection
+    /// ends.
+    pub fn conn_context(
+        mut self,
+        make: impl Fn(Context, &ConnInfo) -> Context + Send + Sync + 'static,
+    ) -> Builder {
+        self.conn_context = Some(Arc::new(make));
+        self
+    }
+
+    /// Sets the limits; [`Limits::default`] otherwise.
+    pub fn limits(mut self, limits: Limits) -> Builder {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets what becomes of handlers whose client leaves, for routes that do not say so themselves with a
+    /// [`DisconnectLayer`](super::DisconnectLayer); a grace of 5 s otherwise.
+    pub fn disconnect(mut self, mode: Disconnect) -> Builder {
+        self.disconnect = mode;
+        self
+    }
+
+    /// Sets who is told of what the server sees; `()` otherwise, which hears of panics and of failed accepts only.
+    pub fn observer(mut self, observer: impl Observer) -> Builder {
+        self.observer = Arc::new(observer);
+        self
+    }
+
+    /// A handle on the server's counters.
+    pub fn statistics(&self) -> Statistics {
+        Statistics(self.tally.clone())
+    }
+
+    /// Serves HTTP/1.1 and, by prior knowledge, HTTP/2 on this listener until `ctx` ends, and then shuts down.
+    ///
+    /// The server's context takes the values and the clock of `ctx`, not its end: when `ctx` ends, the server stops
+    /// accepting, closes idle connections and lets requests go on for [`Limits::drain`]; then it ends their contexts with
+    /// [`Reason::Shutdown`](bequest::Reason::Shutdown), gives them [`Limits::drain_grace`], and drops what is left.
+    ///
+    /// A `ctx` that has ended already is a server that accepts nothing.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future is the abrupt end: the listener closes, every context ends, every connection and handler is
+    /// dropped without a drain.
+    ///
+    /// # Errors
+    ///
+    /// If the listener fails in a way that can not get better, after the same shutdown. Shortages of the system, such as
+    /// too many open files, are waited out instead.
+    ///
+    /// # Panics
+    ///
+    /// If called outside a tokio runtime.
+    ///
+    /// # Example: one request, one shutdown
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
+    /// use bequest::{Context, Reason};
+    /// use bequest_http::Server;
+    /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    ///
+    /// let hello = bequest_http::server::service_fn(|request: http::Request<_>| async move {
+    ///     let ctx: &Context = request.extensions().get().expect("each request has a context");
+    ///     assert!(!ctx.is_done());
+    ///     http::Response::new(String::from("hello"))
+    /// });
+    /// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    /// let address = listener.local_addr().unwrap();
+    /// let process = Context::background().with_cancel();
+    ///
+    /// let ctx = process.context();
+    /// let server = tokio::spawn(async move { Server::builder().serve(listener, hello, &ctx).await });
+    ///
+    /// let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+    /// client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    /// let mut answer = String::new();
+    /// client.read_to_string(&mut answer).await.unwrap();
+    /// assert!(answer.ends_with("hello"));
+    ///
+    /// process.cancel_for(Reason::Shutdown);
+    /// let summary = server.await.unwrap().unwrap();
+    /// assert_eq!(summary.statistics.served, 1);
+    /// # });
+    /// ```
+    pub async fn serve<S, B>(
+        self,
+        mut listener: TcpListener,
+        service: S,
+        ctx: &Context,
+    ) -> Result<Summary, ServeError>
+    where
+        S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: Body + Send + 'static,
+        B::Error: Into<BoxError> + Send,
+    {
+        panic::install_hook();
+        let local_addr = listener.local_addr()?;
+        let (server, stages) = self.start(&ListenerInfo { local_addr }, ctx);
+        let stopped = accept_all(&server, &mut listener, service, ctx).await;
+        drop(listener);
+        match stopped {
+            Stop::Asked(end) => Ok(stages.run(&server, end).await),
+            Stop::Failed(source) => {
+                stages.draining.cancel_with("the listener failed");
+                let end = stages.draining.err();
+                if let Some(end) = end {
+                    stages.run(&server, end).await;
+                }
+                Err(ServeError { source })
+            }
+        }
+    }
+
+    /// Makes what the connections share, and the owners of the server's contexts.
+    pub(super) fn start(self, listener: &ListenerInfo, ctx: &Context) -> (Arc<Shared>, Stages) {
+        let clock = ctx.without_cancel();
+        let context = match self.base_context {
+            Some(make) => make(clock.clone(), listener),
+            None => clock.clone(),
+        };
+        let stages = Stages {
+            draining: clock.with_cancel().named("drain"),
+            context: context.with_cancel().named("server"),
+            dropping: clock.with_cancel().named("drop"),
+        };
+        let server = Shared {
+            limits: self.limits,
+            disconnect: self.disconnect,
+            observer: self.observer,
+            conn_context: self.conn_context,
+            tally: self.tally,
+            runtime: tokio::runtime::Handle::current(),
+            context: stages.context.context(),
+            draining: stages.draining.context(),
+            dropping: stages.dropping.context(),
+            stopwatch: Stopwatch::start(&clock),
+            clock,
+        };
+        (Arc::new(server), stages)
+    }
+}
+
+/// Why no more connections are accepted.
+enum Stop {
+    Asked(Canceled),
+    Failed(io::Error),
+}
+
+/// Accepts connections, as many at once as the limit allows, and starts each as a task.
+async fn accept_all<S, B>(server: &Arc<Shared>, listener: &mut TcpListener, service: S, ctx: &Context) -> Stop
+where
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Error: Into<BoxError> + Send,
+{
+    let places = Arc::new(Semaphore::new(
+        server.limits.connections.min(Semaphore::MAX_PERMITS),
+    ));
+    let mut last_id = 0;
+    loop {
+        // Tells the end first: work that is ready wins in `run`, and a flood of clients must not keep us from ending.
+        if let Some(end) = ctx.err() {
+            return Stop::Asked(end);
+        }
+        let (place, accepted) = match ctx.run(next_connection(server, listener, &places)).await {
+            Ok(Ok(next)) => next,
+            Ok(Err(error)) => return Stop::Failed(error),
+            Err(end) => return Stop::Asked(end),
+        };
+        last_id += 1;
+        start_connection(server, accepted, last_id, place, service.clone());
+    }
+}
+
+async fn next_connection(
+    server: &Shared,
+    listener: &mut TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(OwnedSemaphorePermit, (TcpStream, SocketAddr))> {
+    let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let accepted = accept::next(listener, server).await?;
+    Ok((place, accepted))
+}
+
+fn start_connection<S, B>(
+    server: &Arc<Shared>,
+    (stream, peer_addr): (TcpStream, SocketAddr),
+    id: u64,
+    place: OwnedSemaphorePermit,
+    service: S,
+) where
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Error: Into<BoxError> + Send,
+{
+    // Either fails only if the client has left already, which the first read will say as well.
+    let Ok(local_addr) = stream.local_addr() else {
+        return;
+    };
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let (task, live) = (server.tally.task(), server.tally.connections.raise());
+    let server = server.clone();
+    let info = ConnInfo {
+        id,
+        peer_addr,
+        local_addr,
+    };
+    // Not joined: the task guard is what shutdown waits for.
+    drop(server.runtime.clone().spawn(async move {
+        Arc::new(Connection::open(server, info))
+            .run(stream, service)
+            .await;
+        drop((live, place, task));
+    }));
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("limits", &self.limits)
+            .field("disconnect", &self.disconnect)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<io::Error> for ServeError {
+    fn from(source: io::Error) -> ServeError {
+        ServeError { source }
+    }
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the listener failed for good")
+    }
+}
+
+impl Error for ServeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.source)
+    }
+}

@@ -1,0 +1,376 @@
+//! One connection: its context, its protocol, its limits, its end.
+//!
+//! # Invariants
+//!
+//! 1. The connection's context ends with its reason before hyper's future is dropped, so that whatever a handler sees of
+//!    that drop it can explain.
+//! 2. While nothing is in flight exactly one limit runs: first byte, header or idle. While something is in flight none
+//!    does; the requests have their own.
+//! 3. Limits are looked at by a slow tick, not by a timer for each request. The tick is no longer than the shortest of
+//!    them, and when it finds less time gone than the limit it sleeps for the exact rest, so none is ever late.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bequest::{CancelScope, Context, Reason};
+use http::Request;
+use http_body::Body;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::TokioIo;
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::net::TcpStream;
+use tower_service::Service;
+
+use super::BoxError;
+use super::body::RequestBody;
+use super::disconnect::Disconnect;
+use super::observe::ConnInfo;
+use super::service::ConnectionService;
+use super::shared::Shared;
+use super::statistics::{Gauge, Raised};
+use super::wire::{Protocol, Wire};
+
+/// The most that HTTP/1 buffers of what a client sent, and so the largest header.
+const HTTP1_BUFFER: usize = 64 * 1024;
+
+/// One connection, as its requests share it.
+pub(super) struct Connection {
+    server: Arc<Shared>,
+    info: ConnInfo,
+    /// The owner of the connection's context.
+    scope: CancelScope,
+    /// What requests derive from: the scope's context with what `conn_context` added.
+    context: Context,
+    activity: Mutex<Activity>,
+    /// Written by the socket's reader and writer.
+    peer_gone: AtomicBool,
+    /// Written once, before the first request.
+    is_http2: AtomicBool,
+    /// Handlers of this connection that run on without it.
+    lingering: Gauge,
+}
+
+/// What the client is doing, in times of the server's stopwatch.
+#[derive(Debug)]
+struct Activity {
+    /// Requests whose answer is not complete.
+    in_flight: usize,
+    /// Since when the client owes the rest of a header.
+    header_since: Option<Duration>,
+    /// Since when nothing has been in flight.
+    idle_since: Duration,
+}
+
+/// A handler's place under the caps of lingering; its drop gives the place back.
+pub(super) struct Place {
+    _of_connection: Raised,
+    _of_server: Raised,
+    _of_kind: Raised,
+}
+
+/// Why hyper's future is not polled any more.
+enum Over {
+    /// It finished by itself.
+    Finished(hyper::Result<()>),
+    /// A limit passed.
+    Limit(&'static str),
+}
+
+/// Reports the close on every way out.
+struct Closing(Arc<Connection>);
+
+impl Connection {
+    /// Makes the connection's context, below the server's.
+    pub(super) fn open(server: Arc<Shared>, info: ConnInfo) -> Connection {
+        let scope = server.context.with_cancel().named("connection");
+        let context = match &server.conn_context {
+            Some(make) => make(scope.context(), &info),
+            None => scope.context(),
+        };
+        let idle_since = server.stopwatch.now();
+        Connection {
+            info,
+            scope,
+            context,
+            activity: Mutex::new(Activity {
+                in_flight: 0,
+                header_since: None,
+                idle_since,
+            }),
+            peer_gone: AtomicBool::new(false),
+            is_http2: AtomicBool::new(false),
+            lingering: Gauge::default(),
+            server,
+        }
+    }
+
+    /// Serves the connection to its end.
+    pub(super) async fn run<S, B>(self: Arc<Connection>, stream: TcpStream, service: S)
+    where
+        S: Service<Request<RequestBody>, Response = http::Response<B>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: Body + Send + 'static,
+        B::Error: Into<BoxError> + Send,
+    {
+        let _closing = Closing(self.clone());
+        self.server
+            .observe(|observer| observer.connection_opened(&self.info));
+        // An end by the last step of the shutdown needs no word here: the contexts were told before.
+        let _ = self.server.dropping.run(self.serve(stream, service)).await;
+    }
+
+    pub(super) fn server(&self) -> &Shared {
+        &self.server
+    }
+
+    pub(super) fn info(&self) -> &ConnInfo {
+        &self.info
+    }
+
+    pub(super) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// A request's header is complete.
+    pub(super) fn request_began(&self) {
+        let mut activity = self.activity();
+        activity.in_flight += 1;
+        if !self.is_http2.load(Relaxed) {
+            activity.header_since = None;
+        }
+    }
+
+    /// A request's answer is complete, or given up.
+    pub(super) fn request_ended(&self) {
+        let now = self.server.stopwatch.now();
+        let mut activity = self.activity();
+        activity.in_flight -= 1;
+        if activity.in_flight == 0 {
+            activity.idle_since = now;
+            // The tail of this request's body may have looked like a next header.
+            if !self.is_http2.load(Relaxed) {
+                activity.header_since = None;
+            }
+        }
+    }
+
+    /// The client sent something; `owes_more` if that leaves it in the middle of a header.
+    pub(super) fn saw_bytes(&self, owes_more: bool) {
+        let mut activity = self.activity();
+        if !owes_more {
+            activity.header_since = None;
+        } else if activity.header_since.is_none() {
+            activity.header_since = Some(self.server.stopwatch.now());
+        }
+    }
+
+    /// The socket has come to its end, or failed.
+    pub(super) fn peer_left(&self) {
+        self.peer_gone.store(true, Relaxed);
+    }
+
+    pub(super) fn peer_is_gone(&self) -> bool {
+        self.peer_gone.load(Relaxed)
+    }
+
+    /// Why hyper has dropped an exchange of this connection, when it has.
+    pub(super) fn departure(&self) -> Reason {
+        if self.peer_is_gone() {
+            Reason::ClientGone
+        } else if self.server.dropping.is_done() {
+            Reason::Shutdown
+        } else if self.is_http2.load(Relaxed) {
+            Reason::StreamReset
+        } else {
+            Reason::ClientGone
+        }
+    }
+
+    /// A place for a handler that is to run on without its client, if there is one left.
+    pub(super) fn linger(&self, mode: Disconnect) -> Option<Place> {
+        let (limits, tally) = (&self.server.limits, &self.server.tally);
+        let kind = match mode {
+            Disconnect::Detach(_) => &tally.detached,
+            Disconnect::Drop | Disconnect::Grace(_) => &tally.in_grace,
+        };
+        Some(Place {
+            _of_connection: self.lingering.raise_below(limits.lingering_per_connection)?,
+            _of_server: tally.lingering.raise_below(limits.lingering)?,
+            _of_kind: kind.raise(),
+        })
+    }
+
+    async fn serve<S, B>(self: &Arc<Connection>, stream: TcpStream, service: S)
+    where
+        S: Service<Request<RequestBody>, Response = http::Response<B>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: Body + Send + 'static,
+        B::Error: Into<BoxError> + Send,
+    {
+        let mut wire = Wire::new(stream, self.clone());
+        let protocol = match self.greet(&mut wire).await {
+            Ok(protocol) => protocol,
+            Err(reason) => return self.scope.cancel_for(reason),
+        };
+        let service = ConnectionService::new(self.clone(), service);
+        match protocol {
+            Protocol::Http1 => {
+                let mut builder = http1::Builder::new();
+                builder.header_read_timeout(None).max_buf_size(HTTP1_BUFFER);
+                let http = builder.serve_connection(TokioIo::new(wire), service);
+                self.drive(pin!(http)).await;
+            }
+            Protocol::Http2 => {
+                self.is_http2.store(true, Relaxed);
+                let builder = http2::Builder::new(Streams(self.clone()));
+                let http = builder.serve_connection(TokioIo::new(wire), service);
+                self.drive(pin!(http)).await;
+            }
+        }
+    }
+
+    /// Waits for the first bytes and finds out the protocol, within the limits. What is idle here ends with the drain.
+    async fn greet(&self, wire: &mut Wire) -> Result<Protocol, Reason> {
+        let limits = &self.server.limits;
+        let draining = &self.server.draining;
+        let first = draining.timeout(limits.first_byte, wire.first_bytes()).await;
+        match first {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false) | Err(_)) => return Err(self.gone()),
+            Err(_) if draining.is_done() => return Err(Reason::Shutdown),
+            Err(_) => return Err(Reason::Limit("first byte")),
+        }
+        self.saw_bytes(true);
+        match draining.timeout(limits.header, wire.protocol()).await {
+            Ok(Ok(protocol)) => Ok(protocol),
+            Ok(Err(_)) => Err(self.gone()),
+            Err(_) if draining.is_done() => Err(Reason::Shutdown),
+            Err(_) => Err(Reason::Limit("header")),
+        }
+    }
+
+    fn gone(&self) -> Reason {
+        self.peer_left();
+        Reason::ClientGone
+    }
+
+    /// Polls hyper's future to its end, to a limit, or through the drain; then ends the context (invariant 1).
+    async fn drive<H>(&self, mut http: Pin<&mut H>)
+    where
+        H: GracefulConnection<Error = hyper::Error>,
+    {
+        let limits = &self.server.limits;
+        let over = tokio::select! {
+            biased;
+            result = http.as_mut() => Some(Over::Finished(result)),
+            limit = self.limit_passed(limits.idle) => Some(Over::Limit(limit)),
+            _ = self.server.draining.done() => None,
+        };
+        let over = match over {
+            Some(over @ (Over::Finished(_) | Over::Limit("header"))) => over,
+            orderly => {
+                http.as_mut().graceful_shutdown();
+                self.restart_idle();
+                let last = tokio::select! {
+                    biased;
+                    result = http.as_mut() => Over::Finished(result),
+                    limit = self.limit_passed(limits.drain_grace) => Over::Limit(limit),
+                };
+                orderly.unwrap_or(last)
+            }
+        };
+        self.end(over);
+    }
+
+    fn end(&self, over: Over) {
+        match over {
+            _ if self.peer_is_gone() => self.scope.cancel_for(Reason::ClientGone),
+            Over::Finished(_) | Over::Limit("idle") if self.server.draining.is_done() => {
+                self.scope.cancel_for(Reason::Shutdown)
+            }
+            Over::Limit(limit) => self.scope.cancel_for(Reason::Limit(limit)),
+            Over::Finished(Ok(())) => self.scope.cancel_for(Reason::ResponseEnded),
+            Over::Finished(Err(error)) => self.scope.cancel_with(error),
+        }
+    }
+
+    /// Waits until a limit of invariant 2 has passed, and says which.
+    async fn limit_passed(&self, idle: Duration) -> &'static str {
+        let header = self.server.limits.header;
+        let tick = header.min(idle);
+        loop {
+            let now = self.server.stopwatch.now();
+            let running = {
+                let activity = self.activity();
+                match (activity.in_flight, activity.header_since) {
+                    (0, Some(since)) => Some(("header", header, since)),
+                    (0, None) => Some(("idle", idle, activity.idle_since)),
+                    _ => None,
+                }
+            };
+            let rest = match running {
+                Some((name, limit, since)) => match limit.checked_sub(now.saturating_sub(since)) {
+                    None | Some(Duration::ZERO) => return name,
+                    Some(rest) => rest,
+                },
+                None => tick,
+            };
+            self.server.pause(rest.min(tick)).await;
+        }
+    }
+
+    fn restart_idle(&self) {
+        let now = self.server.stopwatch.now();
+        self.activity().idle_since = now;
+    }
+
+    fn activity(&self) -> MutexGuard<'_, Activity> {
+        self.activity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("info", &self.info)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let conn = &self.0;
+        // Only if nobody said why before: the task itself panicked or was given up.
+        conn.scope.cancel_for(conn.departure());
+        if let Some(end) = conn.scope.err() {
+            conn.server
+                .observe(|observer| observer.connection_closed(&conn.info, &end));
+        }
+    }
+}
+
+/// Runs the streams of one HTTP/2 connection, each as a task, so that the processors can share them.
+#[derive(Clone)]
+struct Streams(Arc<Connection>);
+
+impl<F> hyper::rt::Executor<F> for Streams
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        let conn = self.0.clone();
+        let task = conn.server.tally.task();
+        // Not joined: the task guard is what shutdown waits for.
+        drop(conn.server.runtime.clone().spawn(async move {
+            // An end by the last step of the shutdown drops the stream, which says so itself.
+            let _ = conn.server.dropping.run(stream).await;
+            drop(task);
+        }));
+    }
+}

@@ -1,0 +1,283 @@
+//! One request and its answer, as all its parts share it: the handler's future, the two bodies, a lingering task.
+//!
+//! # Invariants
+//!
+//! 1. An exchange is finished once: by the drop of its response body, or by the drop of its unfinished handler. Only
+//!    then are its contexts ended by the server, the gauges lowered and the observer told.
+//! 2. The context ends by the first event; `finish` never overrides a reason that is there already.
+//! 3. Nothing is cancelled, observed or dropped under the lock of `route`.
+
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bequest::{AfterFunc, CancelScope, Canceled, Context, Reason};
+use http::{Method, StatusCode, Uri, Version};
+
+use super::BoxError;
+use super::connection::Connection;
+use super::disconnect::Disconnect;
+use super::observe::{Dropped, Finished, PanicReport, WhyDropped, is_departure};
+use super::panic::Panic;
+use super::shared::Shared;
+use super::statistics::Raised;
+
+/// One request and its answer.
+pub(super) struct Exchange {
+    conn: Arc<Connection>,
+    /// The owner of the request's context.
+    scope: CancelScope,
+    /// What the routes have decided. Written by layers before the handler starts, read when the client leaves.
+    route: Mutex<Route>,
+    method: Method,
+    uri: Uri,
+    version: Version,
+    /// When it began, on the server's stopwatch.
+    began: Duration,
+    /// The status handed to the connection; 0: none. Written once, by whoever answers.
+    status: AtomicU16,
+    /// Bytes of body handed to the connection. Written by the response body only.
+    bytes: AtomicU64,
+    /// Invariant 1.
+    finished: AtomicBool,
+    /// Whether the handler goes on after the exchange is over; its detached context then does too.
+    lingers: AtomicBool,
+    /// Lowered with `finish`, not with the last handle: a lingering handler is no live request.
+    live: Mutex<Option<Raised>>,
+}
+
+struct Route {
+    mode: Disconnect,
+    /// The contexts of detached routes, the innermost last.
+    detached: Vec<Detached>,
+}
+
+/// The context of a detached route, and what ends it beside its limit.
+struct Detached {
+    scope: CancelScope,
+    /// Each carries an end over to `scope`, and stops doing so when dropped.
+    ties: Vec<AfterFunc>,
+}
+
+impl Exchange {
+    /// Begins an exchange: its context is derived from the connection's, with the request limit as deadline.
+    pub(super) fn begin(conn: Arc<Connection>, method: Method, uri: Uri, version: Version) -> Exchange {
+        let server = conn.server();
+        let scope = conn
+            .context()
+            .with_timeout(server.limits.request)
+            .named("request")
+            .reason(Reason::Limit("request"));
+        conn.request_began();
+        Exchange {
+            scope,
+            route: Mutex::new(Route {
+                mode: server.disconnect,
+                detached: Vec::new(),
+            }),
+            method,
+            uri,
+            version,
+            began: server.stopwatch.now(),
+            status: AtomicU16::new(0),
+            bytes: AtomicU64::new(0),
+            finished: AtomicBool::new(false),
+            lingers: AtomicBool::new(false),
+            live: Mutex::new(Some(server.tally.requests.raise())),
+            conn,
+        }
+    }
+
+    pub(super) fn conn(&self) -> &Arc<Connection> {
+        &self.conn
+    }
+
+    pub(super) fn server(&self) -> &Shared {
+        self.conn.server()
+    }
+
+    pub(super) fn context(&self) -> &Context {
+        &self.scope
+    }
+
+    pub(super) fn method(&self) -> &Method {
+        &self.method
+    }
+
+    pub(super) fn disconnect(&self) -> Disconnect {
+        self.route().mode
+    }
+
+    /// Sets the mode for whatever is inside the caller, which uses `outer` so far. Answers the context that the inside is
+    /// to use from now on, if that is another one.
+    pub(super) fn set_disconnect(&self, mode: Disconnect, outer: &Context) -> Option<Context> {
+        match mode {
+            Disconnect::Detach(limit) => {
+                let detached = self.detach(limit, outer);
+                let inner = detached.scope.context();
+                let mut route = self.route();
+                route.mode = mode;
+                route.detached.push(detached);
+                Some(inner)
+            }
+            Disconnect::Drop | Disconnect::Grace(_) => {
+                let outermost = {
+                    let mut route = self.route();
+                    route.mode = mode;
+                    std::mem::take(&mut route.detached)
+                };
+                // A layer further out detached and this one takes it back: those contexts follow the request again.
+                let tied = outermost
+                    .into_iter()
+                    .map(|detached| detached.tied_to(&self.scope))
+                    .collect();
+                self.route().detached = tied;
+                None
+            }
+        }
+    }
+
+    /// Records the status that goes to the client.
+    pub(super) fn answered(&self, status: StatusCode) {
+        self.status.store(status.as_u16(), Relaxed);
+    }
+
+    /// Records bytes of body that go to the client.
+    pub(super) fn sent(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// Ends the request's context, and the exchange goes on: the handler may still answer or tidy up.
+    pub(super) fn tell(&self, reason: Reason) {
+        self.scope.cancel_for(reason);
+    }
+
+    /// Ends the request's context with an error of the service's own.
+    pub(super) fn fail(&self, error: BoxError) {
+        self.scope.cancel_with(error);
+    }
+
+    /// Ends the detached contexts.
+    pub(super) fn end_detached(&self, reason: Reason) {
+        let detached = std::mem::take(&mut self.route().detached);
+        for detached in detached {
+            detached.scope.cancel_for(reason);
+        }
+    }
+
+    /// Waits until a detached handler has been told of its limit and had time to answer.
+    pub(super) async fn detached_end(&self) {
+        let context = self
+            .route()
+            .detached
+            .last()
+            .map(|detached| detached.scope.context());
+        if let Some(context) = context {
+            context.done().await;
+            self.server().pause(self.server().limits.answer).await;
+        }
+    }
+
+    /// The handler will go on after the exchange is over, so its detached context stays.
+    pub(super) fn let_linger(&self) {
+        self.lingers.store(true, Relaxed);
+    }
+
+    /// The exchange is over: the client has its answer to the end, or will never have it.
+    pub(super) fn finish(&self, reason: Reason) {
+        if self.finished.swap(true, Relaxed) {
+            return;
+        }
+        self.scope.cancel_for(reason);
+        if !self.lingers.load(Relaxed) {
+            self.end_detached(reason);
+        }
+        drop(self.live.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.conn.request_ended();
+        let Some(end) = self.scope.err() else { return };
+        self.count(&end);
+        let status = StatusCode::from_u16(self.status.load(Relaxed)).ok();
+        self.server().observe(|observer| {
+            observer.request_finished(&Finished {
+                conn: self.conn.info(),
+                context: self.context(),
+                method: &self.method,
+                uri: &self.uri,
+                version: self.version,
+                status,
+                bytes: self.bytes.load(Relaxed),
+                elapsed: self.server().stopwatch.now().saturating_sub(self.began),
+                end: &end,
+            });
+        });
+    }
+
+    pub(super) fn report_panic(&self, panic: &Panic) {
+        self.server().tally.panicked.fetch_add(1, Relaxed);
+        self.server().observe(|observer| {
+            observer.panicked(&PanicReport {
+                conn: self.conn.info(),
+                context: self.context(),
+                method: &self.method,
+                uri: &self.uri,
+                panic,
+            });
+        });
+    }
+
+    pub(super) fn report_dropped(&self, why: WhyDropped) {
+        let tally = &self.server().tally;
+        tally.dropped.fetch_add(1, Relaxed);
+        if why == WhyDropped::TooManyLinger {
+            tally.refused_grace.fetch_add(1, Relaxed);
+        }
+        self.server().observe(|observer| {
+            observer.handler_dropped(&Dropped {
+                conn: self.conn.info(),
+                method: &self.method,
+                uri: &self.uri,
+                why,
+            });
+        });
+    }
+
+    fn count(&self, end: &Canceled) {
+        let tally = &self.server().tally;
+        let counter = match end.reason() {
+            Reason::ResponseEnded => &tally.served,
+            Reason::Shutdown => &tally.shut_down,
+            _ if end.is_timeout() => &tally.timed_out,
+            reason if is_departure(reason) => &tally.client_gone,
+            _ => return,
+        };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    /// A context with the values of `outer` that ends with its own limit or the server's shutdown.
+    fn detach(&self, limit: Duration, outer: &Context) -> Detached {
+        let scope = outer
+            .without_cancel()
+            .with_timeout(limit)
+            .named("detached")
+            .reason(Reason::Limit("detached"));
+        Detached {
+            scope,
+            ties: Vec::new(),
+        }
+        .tied_to(&self.server().context)
+    }
+
+    fn route(&self) -> MutexGuard<'_, Route> {
+        self.route.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Detached {
+    /// Ends for the same reason as `outer`, as soon as that ends.
+    fn tied_to(mut self, outer: &Context) -> Detached {
+        let canceller = self.scope.canceller();
+        self.ties
+            .push(outer.after_func(move |end| canceller.cancel_for(end.reason())));
+        self
+    }
+}

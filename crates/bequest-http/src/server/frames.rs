@@ -1,0 +1,119 @@
+//! Following the frames of HTTP/2 just closely enough to know whether the client is in the middle of one.
+//!
+//! The header limit must hold on HTTP/2 as well, but its engine does not say when a header has begun. This follows the
+//! nine bytes in front of each frame. It judges nothing: what is malformed is the engine's business.
+
+/// Where in the stream of frames a client is. Starts before the preface.
+#[derive(Debug)]
+pub(super) struct Frames {
+    /// Bytes to skip: of the preface, then of the present frame's payload.
+    skip: usize,
+    /// The present frame's head as far as it has come.
+    head: [u8; Frames::HEAD],
+    /// How much of `head` has come.
+    have: usize,
+    /// Whether a header block has begun and not ended: `CONTINUATION` must follow.
+    in_block: bool,
+}
+
+impl Frames {
+    const HEAD: usize = 9;
+    const HEADERS: u8 = 0x1;
+    const CONTINUATION: u8 = 0x9;
+    const END_HEADERS: u8 = 0x4;
+
+    pub(super) fn new(preface: usize) -> Frames {
+        Frames {
+            skip: preface,
+            head: [0; Frames::HEAD],
+            have: 0,
+            in_block: false,
+        }
+    }
+
+    /// Takes note of what has been read.
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) {
+        loop {
+            let skipped = self.skip.min(bytes.len());
+            self.skip -= skipped;
+            bytes = &bytes[skipped..];
+            if bytes.is_empty() {
+                return;
+            }
+            let taken = (Frames::HEAD - self.have).min(bytes.len());
+            self.head[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
+            self.have += taken;
+            bytes = &bytes[taken..];
+            if self.have == Frames::HEAD {
+                self.have = 0;
+                self.begin_frame();
+            }
+        }
+    }
+
+    /// Whether the client owes the rest of a preface, a frame or a header block.
+    pub(super) fn owes_more(&self) -> bool {
+        self.skip > 0 || self.have > 0 || self.in_block
+    }
+
+    fn begin_frame(&mut self) {
+        let [a, b, c, kind, flags, ..] = self.head;
+        self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        if matches!(kind, Frames::HEADERS | Frames::CONTINUATION) {
+            self.in_block = flags & Frames::END_HEADERS == 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![
+            0,
+            0,
+            u8::try_from(payload.len()).unwrap(),
+            kind,
+            flags,
+            0,
+            0,
+            0,
+            1,
+        ];
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    #[test]
+    fn a_whole_frame_owes_nothing_however_it_is_cut() {
+        let bytes = [
+            frame(0x4, 0, b"settings"),
+            frame(0x1, 0x4, b"headers"),
+            frame(0x6, 0, b""),
+        ]
+        .concat();
+        for size in 1..bytes.len() {
+            let mut frames = Frames::new(0);
+            bytes.chunks(size).for_each(|part| frames.feed(part));
+            assert!(!frames.owes_more(), "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn half_a_preface_a_frame_and_a_header_block_owe_the_rest() {
+        let mut frames = Frames::new(24);
+        frames.feed(&[b'P'; 23]);
+        assert!(frames.owes_more());
+        frames.feed(b"!");
+        assert!(!frames.owes_more());
+        frames.feed(&frame(0x6, 0, b"12345678")[..12]);
+        assert!(frames.owes_more());
+        frames.feed(&[0; 5]);
+        assert!(!frames.owes_more());
+        frames.feed(&frame(0x1, 0, b"block"));
+        assert!(frames.owes_more());
+        frames.feed(&frame(0x9, 0x4, b"end"));
+        assert!(!frames.owes_more());
+    }
+}

@@ -1,0 +1,63 @@
+//! How long each stage of a connection and of a request may take, and how many of each there may be.
+//!
+//! Every limit is the deadline of a context, on the clock of the context that was given to `serve`. None is infinite by
+//! accident: whoever wants no limit says `Duration::MAX`.
+
+use std::time::Duration;
+
+/// The server's limits.
+///
+/// A parameter struct: name what differs and take the rest from [`Limits::default`].
+///
+/// ```
+/// use bequest_http::server::Limits;
+/// use std::time::Duration;
+///
+/// let limits = Limits { request: Duration::from_secs(5), ..Limits::default() };
+/// assert_eq!(limits.header, Duration::from_secs(10));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// From the accepted connection to its first byte. Default 5 s. Reason `Limit("first byte")`.
+    pub first_byte: Duration,
+    /// From the first byte of a request to the end of its header; on HTTP/2 also a half-sent preface, frame or header
+    /// block on a connection that serves nothing else. Default 10 s. Reason `Limit("header")`.
+    pub header: Duration,
+    /// Between two requests of one connection. On HTTP/2, frames that open no stream do not count as activity.
+    /// Default 60 s. Reason `Limit("idle")`.
+    pub idle: Duration,
+    /// From the end of a request's header to the end of its response body: the deadline of the request's context.
+    /// Default 30 s. Reason `Limit("request")`.
+    pub request: Duration,
+    /// How long a handler that was told of its end may take to answer for itself, before the server answers in its
+    /// place (504 for a deadline, 503 otherwise). Default 250 ms.
+    pub answer: Duration,
+    /// After the server's context has ended: how long requests may go on as if nothing had happened. Default 10 s.
+    pub drain: Duration,
+    /// After `drain`: how long handlers may run on once they have been told of the shutdown, before they are dropped. It
+    /// is also how long a peer is given to take part in an orderly close. Default 2 s.
+    pub drain_grace: Duration,
+    /// Connections served at once; further ones wait in the operating system's queue. Default 10 000.
+    pub connections: usize,
+    /// Handlers of one connection that may run on after their client has left. Default 32.
+    pub lingering_per_connection: usize,
+    /// Handlers of the whole server that may run on after their client has left. Default 1024.
+    pub lingering: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            first_byte: Duration::from_secs(5),
+            header: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            request: Duration::from_secs(30),
+            answer: Duration::from_millis(250),
+            drain: Duration::from_secs(10),
+            drain_grace: Duration::from_secs(2),
+            connections: 10_000,
+            lingering_per_connection: 32,
+            lingering: 1024,
+        }
+    }
+}

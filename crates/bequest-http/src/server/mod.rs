@@ -1,0 +1,116 @@
+//! The server: an accept loop whose contexts know when their client has left.
+//!
+//! Here live the loop, the connections, the requests, their limits and their end. The protocols themselves are hyper's;
+//! routing is whatever [`tower_service::Service`] it is given.
+//!
+//! # The contexts
+//!
+//! ```text
+//! server ──► connection ──► request          each ends with its reason, and takes everything below it along
+//!   │            │             ├─ ClientGone, StreamReset   nobody waits for the answer
+//!   │            │             ├─ ResponseEnded             the body has been sent to its end
+//!   │            │             ├─ Limit("request")          its deadline
+//!   │            │             └─ Panicked
+//!   │            └─ ClientGone, Limit("first byte" | "header" | "idle")
+//!   └─ Shutdown
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. *Told, then grace, then dropped.* No handler is dropped, moved or answered for before its context has ended. The
+//!    grace is bounded, counted and capped.
+//! 2. Every wait is a wait on a context's clock: tests move the clock, and the same limits hold on both protocols.
+//! 3. A request's context ends exactly once, and the observer is told exactly once.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::task::{Context as TaskContext, Poll};
+
+use http::{Request, Response};
+
+mod accept;
+mod body;
+mod builder;
+mod connection;
+mod disconnect;
+mod exchange;
+mod frames;
+mod limits;
+mod observe;
+mod panic;
+mod service;
+mod shared;
+mod shutdown;
+mod statistics;
+mod wire;
+
+pub use body::RequestBody;
+pub use builder::{Builder, ServeError};
+pub use disconnect::{Disconnect, DisconnectLayer, DisconnectService};
+pub use limits::Limits;
+pub use observe::{
+    ConnInfo, Dropped, Finished, ListenerInfo, Observer, PanicReport, WhyDropped, client_closed_request,
+};
+pub use panic::{Panic, Place};
+pub use shutdown::Summary;
+pub use statistics::{Snapshot, Statistics};
+
+/// An error of any type, as services and bodies have them.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A server: where it begins.
+#[derive(Debug)]
+pub struct Server(());
+
+impl Server {
+    /// A server with default settings, to be changed and then [served](Builder::serve).
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+}
+
+/// A service from an async function that always answers; for tests and small servers without a router.
+pub fn service_fn<F>(function: F) -> ServiceFn<F> {
+    ServiceFn(function)
+}
+
+/// The service made by [`service_fn`].
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceFn<F>(F);
+
+impl<F, A, B> tower_service::Service<Request<RequestBody>> for ServiceFn<F>
+where
+    F: FnMut(Request<RequestBody>) -> A,
+    A: Future<Output = Response<B>>,
+{
+    type Response = Response<B>;
+    type Error = Infallible;
+    type Future = Answering<A>;
+
+    fn poll_ready(&mut self, _cx: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<RequestBody>) -> Answering<A> {
+        Answering {
+            answer: (self.0)(request),
+        }
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// The future of [`ServiceFn`].
+    #[derive(Debug)]
+    pub struct Answering<A> {
+        #[pin]
+        answer: A,
+    }
+}
+
+impl<A: Future> Future for Answering<A> {
+    type Output = Result<A::Output, Infallible>;
+
+    fn poll(self: std::pin::Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        self.project().answer.poll(cx).map(Ok)
+    }
+}

@@ -1,0 +1,213 @@
+//! Telling a program what its server sees: the access log and the metrics hang here.
+//!
+//! Here live the observer and what it is told. Formatting does not: that is the business of whoever writes the log.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bequest::{Canceled, Context, Reason};
+use http::{Method, StatusCode, Uri, Version};
+
+use super::panic::Panic;
+
+/// What a program wants to hear from its server. Each method does nothing unless said otherwise.
+///
+/// The methods are called on the thread where the thing happened, often one that drives connections: they are to be
+/// short and must not block. A panic in one is caught.
+///
+/// ```
+/// use bequest_http::server::{Finished, Observer};
+///
+/// struct AccessLog;
+///
+/// impl Observer for AccessLog {
+///     fn request_finished(&self, request: &Finished<'_>) {
+///         eprintln!("{} {} {} {:?}", request.method, request.uri, request.logged_status(), request.elapsed);
+///     }
+/// }
+/// ```
+pub trait Observer: Send + Sync + 'static {
+    /// A connection was accepted.
+    fn connection_opened(&self, _conn: &ConnInfo) {}
+
+    /// A connection is over, for this reason.
+    fn connection_closed(&self, _conn: &ConnInfo, _end: &Canceled) {}
+
+    /// The operating system refused to give up a connection; the server pauses and tries again. Writes one line to the
+    /// standard error stream.
+    fn accept_failed(&self, error: &io::Error, pause: Duration) {
+        eprintln!("bequest-http: accept failed, next try in {pause:?}: {error}");
+    }
+
+    /// The exchange with the client is over: answered to the end, or not.
+    ///
+    /// It is told once for each request. A handler that lingers may still be running then.
+    fn request_finished(&self, _request: &Finished<'_>) {}
+
+    /// A handler or the body of its response panicked. Writes one line to the standard error stream.
+    fn panicked(&self, panic: &PanicReport<'_>) {
+        eprintln!(
+            "bequest-http: {} {}: handler {}",
+            panic.method,
+            panic.uri.path(),
+            panic.panic
+        );
+    }
+
+    /// A handler was dropped before it had finished.
+    fn handler_dropped(&self, _dropped: &Dropped<'_>) {}
+}
+
+/// Hears nothing but what goes to the standard error stream.
+impl Observer for () {}
+
+/// A connection: its number and its two addresses. Found in the extensions of each of its requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnInfo {
+    pub(super) id: u64,
+    pub(super) peer_addr: SocketAddr,
+    pub(super) local_addr: SocketAddr,
+}
+
+/// The listener whose server's context is being made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerInfo {
+    pub(super) local_addr: SocketAddr,
+}
+
+/// How an exchange with a client ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Finished<'a> {
+    /// The connection it came on.
+    pub conn: &'a ConnInfo,
+    /// The request's context, with its values.
+    pub context: &'a Context,
+    /// The request's method.
+    pub method: &'a Method,
+    /// The request's target.
+    pub uri: &'a Uri,
+    /// The request's version of HTTP.
+    pub version: Version,
+    /// The status of the answer. `None`: nothing was written.
+    pub status: Option<StatusCode>,
+    /// How many bytes of the response's body were handed to the connection.
+    pub bytes: u64,
+    /// From the end of the request's header until now.
+    pub elapsed: Duration,
+    /// Why the request's context ended; `ResponseEnded` if all is well.
+    pub end: &'a Canceled,
+}
+
+/// A panic, and the request in which it happened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct PanicReport<'a> {
+    /// The connection the request came on.
+    pub conn: &'a ConnInfo,
+    /// The request's context, with its values.
+    pub context: &'a Context,
+    /// The request's method.
+    pub method: &'a Method,
+    /// The request's target.
+    pub uri: &'a Uri,
+    /// The message and the place.
+    pub panic: &'a Panic,
+}
+
+/// A handler that was dropped before it had finished.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Dropped<'a> {
+    /// The connection the request came on.
+    pub conn: &'a ConnInfo,
+    /// The request's method.
+    pub method: &'a Method,
+    /// The request's target.
+    pub uri: &'a Uri,
+    /// Why it was not waited for any longer.
+    pub why: WhyDropped,
+}
+
+/// Why a handler was not waited for any longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WhyDropped {
+    /// Its route has no grace: [`Disconnect::Drop`](super::Disconnect::Drop).
+    NoGrace,
+    /// It was told, and did not end within its grace.
+    GraceOver,
+    /// Too many handlers were lingering already.
+    TooManyLinger,
+    /// The shutdown of the server had come to its last step.
+    Shutdown,
+}
+
+/// The status that stands in logs and metrics for "the client left, nothing was written".
+///
+/// It is never sent. The number is the one nginx made customary.
+pub fn client_closed_request() -> StatusCode {
+    StatusCode::from_u16(499).expect("499 is within the range of status codes")
+}
+
+impl ConnInfo {
+    /// The connection's number, unique within its server.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The client's address.
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.peer_addr
+    }
+
+    /// The address on which the client reached us.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+}
+
+impl ListenerInfo {
+    /// The address on which the listener accepts.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+}
+
+impl Finished<'_> {
+    /// Whether the client left, or reset the stream, before the answer was complete.
+    pub fn client_left(&self) -> bool {
+        is_departure(self.end.reason())
+    }
+
+    /// The status for a log line: the one that was written; 499 if the client left before one was; 503 if the server
+    /// ended the exchange without an answer.
+    pub fn logged_status(&self) -> StatusCode {
+        match self.status {
+            Some(status) => status,
+            None if self.client_left() => client_closed_request(),
+            None => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// Whether this is the end of a context whose client left.
+pub(super) fn is_departure(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::ClientGone | Reason::StreamReset | Reason::Unreachable
+    )
+}
+
+impl fmt::Display for WhyDropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            WhyDropped::NoGrace => "its route has no grace",
+            WhyDropped::GraceOver => "its grace is over",
+            WhyDropped::TooManyLinger => "too many handlers linger",
+            WhyDropped::Shutdown => "the server has shut down",
+        })
+    }
+}

@@ -1,0 +1,247 @@
+//! From a request to its answer: the service that hyper calls, and the future that drives one handler.
+//!
+//! # Invariants
+//!
+//! 1. The handler is polled inside the connection's future (on HTTP/2: of its stream). There is no task for each request.
+//! 2. The handler is told before anything else happens to it: its context ends first, and only then may it be dropped,
+//!    moved or answered for.
+//! 3. What hyper drops is never lost: [`Exchanging`]'s drop hands an unfinished handler to `disconnect`.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use bequest::{Canceled, Reason};
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body::Body;
+use hyper::body::Incoming;
+use tower_service::Service;
+
+use super::BoxError;
+use super::body::{RequestBody, ResponseBody};
+use super::connection::Connection;
+use super::disconnect::{Disconnect, ExchangeHandle, Handler, discard, linger};
+use super::exchange::Exchange;
+use super::observe::{WhyDropped, is_departure};
+use super::panic;
+
+/// What one connection gives to hyper.
+pub(super) struct ConnectionService<S> {
+    conn: Arc<Connection>,
+    service: S,
+}
+
+/// One handler being polled by its connection.
+pub(super) struct Exchanging<B: Send + 'static> {
+    /// `None` once it has finished or was handed on.
+    handler: Option<Handler<Result<Response<B>, BoxError>>>,
+    exchange: Arc<Exchange>,
+    /// Waits for the context's end and the time after it. Made when the handler first has to wait.
+    overseer: Option<Pin<Box<dyn Future<Output = Verdict> + Send>>>,
+}
+
+/// The time of an exchange is over: its context has ended, and so has the time to react to that.
+pub(super) struct Verdict {
+    /// How the context ended.
+    pub(super) end: Canceled,
+    /// How long ago that was.
+    waited: Duration,
+}
+
+/// There is nobody to answer. hyper closes the connection or resets the stream on it.
+#[derive(Debug)]
+pub(super) struct Abandoned(Canceled);
+
+impl<S> ConnectionService<S> {
+    pub(super) fn new(conn: Arc<Connection>, service: S) -> ConnectionService<S> {
+        ConnectionService { conn, service }
+    }
+}
+
+impl<S, B> hyper::service::Service<Request<Incoming>> for ConnectionService<S>
+where
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<ResponseBody<B>>;
+    type Error = Abandoned;
+    type Future = Exchanging<B>;
+
+    fn call(&self, request: Request<Incoming>) -> Exchanging<B> {
+        let (mut parts, incoming) = request.into_parts();
+        let (method, uri) = (parts.method.clone(), parts.uri.clone());
+        let exchange = Arc::new(Exchange::begin(self.conn.clone(), method, uri, parts.version));
+        let context = exchange.context().clone();
+        let context = exchange
+            .set_disconnect(exchange.disconnect(), &context)
+            .unwrap_or(context);
+        parts.extensions.insert(context);
+        parts.extensions.insert(self.conn.info().clone());
+        parts.extensions.insert(ExchangeHandle(Arc::downgrade(&exchange)));
+        let request = Request::from_parts(parts, RequestBody::new(incoming, exchange.clone()));
+        let mut service = self.service.clone();
+        let handler = async move {
+            poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
+            service.call(request).await.map_err(Into::into)
+        };
+        Exchanging {
+            handler: Some(Box::pin(handler)),
+            exchange,
+            overseer: None,
+        }
+    }
+}
+
+impl<B> Future for Exchanging<B>
+where
+    B: Body + Send + 'static,
+{
+    type Output = Result<Response<ResponseBody<B>>, Abandoned>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let handler = this.handler.as_mut().expect("polled again after it was ready");
+        match panic::catch(|| handler.as_mut().poll(cx)) {
+            Ok(Poll::Ready(answer)) => {
+                this.handler = None;
+                return Poll::Ready(Ok(this.answer(answer)));
+            }
+            Ok(Poll::Pending) => {}
+            Err(panic) => return Poll::Ready(Ok(this.answer_panic(&panic))),
+        }
+        let overseer = this
+            .overseer
+            .get_or_insert_with(|| Box::pin(oversee(this.exchange.clone())));
+        let verdict = std::task::ready!(overseer.as_mut().poll(cx));
+        Poll::Ready(this.give_up(verdict))
+    }
+}
+
+impl<B> Exchanging<B>
+where
+    B: Body + Send + 'static,
+{
+    /// Passes on what the service said.
+    fn answer(&self, answer: Result<Response<B>, BoxError>) -> Response<ResponseBody<B>> {
+        match answer {
+            Ok(response) => {
+                let (parts, body) = response.into_parts();
+                let exchange = self.exchange.clone();
+                let body = ResponseBody::of_service(body, exchange, parts.status, &parts.headers);
+                Response::from_parts(parts, body)
+            }
+            Err(error) => {
+                self.exchange.fail(error);
+                self.answer_with(StatusCode::INTERNAL_SERVER_ERROR, "the service failed")
+            }
+        }
+    }
+
+    fn answer_panic(&mut self, panic: &panic::Panic) -> Response<ResponseBody<B>> {
+        self.exchange.tell(Reason::Panicked);
+        self.exchange.end_detached(Reason::Panicked);
+        self.exchange.report_panic(panic);
+        // What is left of the handler is given up, its destructors included.
+        if let Err(second) = panic::catch(|| self.handler = None) {
+            self.exchange.report_panic(&second);
+        }
+        self.answer_with(StatusCode::INTERNAL_SERVER_ERROR, "the handler panicked")
+    }
+
+    /// The handler was told, had its time, and has not answered.
+    fn give_up(&mut self, verdict: Verdict) -> Result<Response<ResponseBody<B>>, Abandoned> {
+        let Verdict { end, waited } = verdict;
+        let handler = self.handler.take();
+        if is_departure(end.reason()) {
+            if let Some(handler) = handler {
+                let why = match self.exchange.disconnect() {
+                    Disconnect::Drop => WhyDropped::NoGrace,
+                    Disconnect::Grace(_) | Disconnect::Detach(_) => WhyDropped::GraceOver,
+                };
+                self.exchange.finish(end.reason());
+                discard(handler, &self.exchange, why);
+            }
+            return Err(Abandoned(end));
+        }
+        let answer = match end.is_timeout() {
+            true => self.answer_with(StatusCode::GATEWAY_TIMEOUT, "the request took too long"),
+            false => self.answer_with(StatusCode::SERVICE_UNAVAILABLE, "the request was cancelled"),
+        };
+        if let Some(handler) = handler {
+            self.exchange.let_linger();
+            linger(handler, self.exchange.clone(), waited);
+        }
+        Ok(answer)
+    }
+
+    fn answer_with(&self, status: StatusCode, text: &'static str) -> Response<ResponseBody<B>> {
+        let text = Bytes::from_static(text.as_bytes());
+        let mut response = Response::new(ResponseBody::of_server(text, self.exchange.clone(), status));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+impl<B: Send + 'static> Drop for Exchanging<B> {
+    fn drop(&mut self) {
+        // hyper drops the future of a handler that has not answered only when there is nobody to answer.
+        let Some(handler) = self.handler.take() else {
+            return;
+        };
+        self.exchange.let_linger();
+        self.exchange.finish(self.exchange.conn().departure());
+        linger(handler, self.exchange.clone(), Duration::ZERO);
+    }
+}
+
+/// Waits until the context of an exchange has ended and the time to react to that is over.
+pub(super) async fn oversee(exchange: Arc<Exchange>) -> Verdict {
+    let end = exchange.context().done().await;
+    let server = exchange.server();
+    if !is_departure(end.reason()) {
+        server.pause(server.limits.answer).await;
+        return Verdict {
+            end,
+            waited: server.limits.answer,
+        };
+    }
+    let waited = match exchange.disconnect() {
+        Disconnect::Drop => Duration::ZERO,
+        Disconnect::Grace(grace) => {
+            server.pause(grace).await;
+            grace
+        }
+        Disconnect::Detach(limit) => {
+            exchange.detached_end().await;
+            limit
+        }
+    };
+    Verdict { end, waited }
+}
+
+impl fmt::Display for Abandoned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "request abandoned: {}", self.0)
+    }
+}
+
+impl std::error::Error for Abandoned {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}

@@ -1,0 +1,62 @@
+//! What all connections of one server share: settings, counters, and the contexts of its life.
+//!
+//! The life of a server has three contexts, none above another: `context`, from which connections derive and which ends
+//! with `Shutdown` once the drain is over; `draining`, which ends first, when no new work is wanted; and `dropping`,
+//! which ends last, when nothing is waited for any longer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bequest::{CancelScope, Context};
+
+use super::builder::ConnContext;
+use super::disconnect::Disconnect;
+use super::limits::Limits;
+use super::observe::Observer;
+use super::panic;
+use super::statistics::Tally;
+
+pub(super) struct Shared {
+    pub(super) limits: Limits,
+    pub(super) disconnect: Disconnect,
+    pub(super) observer: Arc<dyn Observer>,
+    pub(super) conn_context: Option<Arc<ConnContext>>,
+    pub(super) tally: Arc<Tally>,
+    /// Kept, so that a handler dropped outside the runtime can still be given its grace.
+    pub(super) runtime: tokio::runtime::Handle,
+    pub(super) context: Context,
+    pub(super) draining: Context,
+    pub(super) dropping: Context,
+    /// Never ends; has the server's clock.
+    pub(super) clock: Context,
+    pub(super) stopwatch: Stopwatch,
+}
+
+/// The time since the server began, on the clock of its context.
+pub(super) struct Stopwatch(CancelScope);
+
+impl Shared {
+    /// Lets this much time pass.
+    pub(super) async fn pause(&self, time: Duration) {
+        // `clock` never ends, so the only outcome is that the time has passed.
+        let _ = self.clock.sleep(time).await;
+    }
+
+    /// Tells the observer something. A panic of the observer ends there: its message went through the panic hook.
+    pub(super) fn observe(&self, tell: impl FnOnce(&dyn Observer)) {
+        let _ = panic::catch(|| tell(&*self.observer));
+    }
+}
+
+impl Stopwatch {
+    /// A reference deadline so far away that it never passes; what is missing from it is the time that has gone by.
+    const SPAN: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+    pub(super) fn start(clock: &Context) -> Stopwatch {
+        Stopwatch(clock.with_timeout(Stopwatch::SPAN))
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        Stopwatch::SPAN - self.0.remaining().unwrap_or(Stopwatch::SPAN)
+    }
+}
