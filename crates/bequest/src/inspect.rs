@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use crate::Context;
 use crate::canceled::{Canceled, ScopeId};
 use crate::tree::{Node, Timers, panics};
 
@@ -47,20 +48,54 @@ pub fn is_on() -> bool {
 /// The rows are a picture: what is live may end while they are read. Taking it never ends a context, arms no timer,
 /// and calls nothing foreign but the clocks of the contexts.
 pub fn snapshot() -> Snapshot {
-    let (nodes, ended): (Vec<_>, Vec<_>) = {
-        let registry = registry();
-        let nodes = registry
-            .live
-            .values()
-            .filter_map(|row| Some((row.node.upgrade()?, row.born)))
-            .collect();
-        (nodes, registry.ended.iter().cloned().collect())
-    };
-    let live = nodes
-        .into_iter()
-        .map(|(node, born)| Live::of(&node, born))
+    let live = listed()
+        .iter()
+        .map(|(node, born)| Live::of(node, *born))
         .collect();
+    let ended = registry().ended.iter().cloned().collect();
     Snapshot { live, ended }
+}
+
+/// All that goes by the clock of `ctx`: for contexts under one [`Context::with_clock`], whatever was derived there.
+///
+/// A clock is kept even where parents are not, by [`cleanup`](Context::cleanup) and
+/// [`without_cancel`](Context::without_cancel); so this is what a leak check asks, undisturbed by the rest of the
+/// process.
+///
+/// ```
+/// use bequest::{Context, clock::{Alarm, Clock}, inspect};
+/// use std::time::{Duration, Instant};
+///
+/// #[derive(Debug)]
+/// struct Frozen(Instant);
+/// impl Clock for Frozen {
+///     fn now(&self) -> Instant { self.0 }
+///     fn wake_at(&self, _at: Instant, _alarm: Alarm) {}
+/// }
+///
+/// inspect::enable();
+/// let root = Context::with_clock(Frozen(Instant::now()));
+/// let other = Context::background().with_cancel();
+/// let tidy = root.cleanup(Duration::from_secs(1));
+/// assert!(tidy.check().is_ok(), "a look arms the deadline");
+///
+/// let seen = inspect::on_clock_of(&root);
+/// assert!(seen.live.iter().any(|row| row.id == tidy.id()));
+/// assert!(seen.live.iter().all(|row| row.id != other.id()));
+/// assert_eq!(seen.armed_deadlines, 1);
+/// # inspect::disable();
+/// ```
+pub fn on_clock_of(ctx: &Context) -> OnClock {
+    let timers = ctx.timers();
+    let live = listed()
+        .iter()
+        .filter(|(node, _)| Arc::ptr_eq(node.timers(), timers))
+        .map(|(node, born)| Live::of(node, *born))
+        .collect();
+    OnClock {
+        live,
+        armed_deadlines: timers.armed(),
+    }
 }
 
 /// Counts over the whole process, whether listing is on or off.
@@ -81,6 +116,16 @@ pub struct Snapshot {
     pub live: Vec<Live>,
     /// The last ends, oldest first; at most [`REMEMBERED`]. One event is one row, however many scopes it ended.
     pub ended: Vec<Ended>,
+}
+
+/// What [`on_clock_of`] answers.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct OnClock {
+    /// The listed scopes that go by the clock, oldest first.
+    pub live: Vec<Live>,
+    /// Deadlines armed on the clock, those of unlisted scopes and of single awaits included.
+    pub armed_deadlines: usize,
 }
 
 /// A scope that still has handles or something below it.
@@ -218,6 +263,15 @@ impl Live {
             waiting: waiters + callbacks,
         }
     }
+}
+
+/// Handles to all listed scopes that are alive. They are to be dropped outside the registry's lock.
+fn listed() -> Vec<(Arc<Node>, Instant)> {
+    registry()
+        .live
+        .values()
+        .filter_map(|row| Some((row.node.upgrade()?, row.born)))
+        .collect()
 }
 
 fn registry() -> MutexGuard<'static, Registry> {
