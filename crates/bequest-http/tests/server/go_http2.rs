@@ -1,0 +1,205 @@
+//! Go's server behaviours on HTTP/2, under their IDs.
+
+use std::time::Duration;
+
+use bequest::{Context, Kind, Reason};
+use bequest_http::server::{Disconnect, Limits, Server};
+use bytes::Bytes;
+use http::{Method, StatusCode};
+
+use super::common::{Http2, RawHttp2, TestServer, full, probe, until};
+
+#[tokio::test]
+async fn s1_context_is_live_in_the_handler_and_ended_after_the_response() {
+    let (service, mut arrivals) = probe();
+    let server = TestServer::start(service).await;
+    let client = Http2::connect(server.addr).await;
+    let stream = client.request("/").await;
+    let mut arrival = arrivals.next().await;
+    assert!(!arrival.ctx.is_done());
+    arrival.answer(full("hello"));
+    assert_eq!(
+        stream.answer().await.expect("an answer"),
+        (StatusCode::OK, "hello".into())
+    );
+    let end = arrival.end().await;
+    assert_eq!(
+        (end.kind(), end.reason()),
+        (Kind::Canceled, Reason::ResponseEnded)
+    );
+}
+
+#[tokio::test]
+async fn s17_a_reset_ends_the_context_of_its_stream_only() {
+    let (service, mut arrivals) = probe();
+    let server = TestServer::start(service).await;
+    let client = Http2::connect(server.addr).await;
+    let (left, stays) = (client.request("/left").await, client.request("/stays").await);
+    let mut arrivals = arrivals.take(2).await;
+    arrivals.sort_by(|a, b| a.path.cmp(&b.path));
+    left.reset();
+    assert_eq!(arrivals[0].end().await.reason(), Reason::StreamReset);
+    assert!(!arrivals[1].ctx.is_done());
+    arrivals[1].answer(full("still here"));
+    assert_eq!(stays.answer().await.expect("an answer").1, "still here");
+}
+
+#[tokio::test]
+async fn s17_no_further_frame_of_a_reset_stream_is_sent() {
+    let (service, mut arrivals) = probe();
+    let server = TestServer::start(service).await;
+    let mut client = RawHttp2::connect(server.addr).await;
+    client.get(1, "/left").await;
+    let mut left = arrivals.next().await;
+    client.get(3, "/stays").await;
+    let mut stays = arrivals.next().await;
+    client.reset(1).await;
+    assert_eq!(left.end().await.reason(), Reason::StreamReset);
+    assert!(left.is_alive(), "in its grace");
+    left.answer(full("to nobody"));
+    left.dropped().await;
+    stays.answer(full("to you"));
+    until("both to be over", || server.statistics.snapshot().requests == 0).await;
+    let frames = client.frames_until_ping().await;
+    assert!(frames.iter().all(|frame| frame.stream != 1), "{frames:?}");
+    assert!(
+        frames
+            .iter()
+            .any(|frame| frame.stream == 3 && frame.payload == b"to you"),
+        "{frames:?}"
+    );
+}
+
+#[tokio::test]
+async fn s17_a_reset_is_seen_with_an_open_and_unread_body() {
+    let (service, mut arrivals) = probe();
+    let server = TestServer::start(service).await;
+    let client = Http2::connect(server.addr).await;
+    let mut stream = client.begin(Method::POST, "/", false).await;
+    stream
+        .body
+        .send_data(Bytes::from_static(b"unread"), false)
+        .expect("room");
+    let arrival = arrivals.next().await;
+    stream.reset();
+    assert_eq!(arrival.end().await.reason(), Reason::StreamReset);
+}
+
+#[tokio::test]
+async fn s17_a_closed_connection_ends_every_stream_and_the_connection() {
+    let (service, mut arrivals) = probe();
+    let mut server = TestServer::start(service).await;
+    let client = Http2::connect(server.addr).await;
+    let _streams = (client.request("/a").await, client.request("/b").await);
+    let open = client.begin(Method::POST, "/c", false).await;
+    let arrivals = arrivals.take(3).await;
+    client.leave();
+    for arrival in &arrivals {
+        assert_eq!(
+            arrival.end().await.reason(),
+            Reason::ClientGone,
+            "{}",
+            arrival.path
+        );
+    }
+    drop(open);
+    assert_eq!(server.events.closed().await.reason(), Reason::ClientGone);
+}
+
+#[tokio::test]
+async fn s18_a_client_that_opens_and_resets_can_not_pile_up_handlers() {
+    let (service, mut arrivals) = probe();
+    let limits = Limits {
+        lingering_per_connection: 4,
+        ..Limits::default()
+    };
+    let builder = Server::builder()
+        .limits(limits)
+        .disconnect(Disconnect::Grace(Duration::MAX));
+    let server = TestServer::with(builder, Context::background(), service).await;
+    let mut client = RawHttp2::connect(server.addr).await;
+    let mut handlers = Vec::new();
+    for round in 0..50 {
+        let stream = 2 * round + 1;
+        client.get(stream, "/").await;
+        handlers.push(arrivals.next().await);
+        client.reset(stream).await;
+        handlers.last().expect("pushed").end().await;
+    }
+    until("all to have left", || {
+        server.statistics.snapshot().client_gone == 50
+    })
+    .await;
+    until("the rest to be dropped", || {
+        handlers.iter().filter(|handler| handler.is_alive()).count() == 4
+    })
+    .await;
+    let counted = server.statistics.snapshot();
+    assert_eq!(
+        (counted.in_grace, counted.refused_grace, counted.dropped),
+        (4, 46, 46)
+    );
+}
+
+#[tokio::test]
+async fn s18_control_without_the_cap_they_pile_up() {
+    let (service, mut arrivals) = probe();
+    let limits = Limits {
+        lingering_per_connection: usize::MAX,
+        ..Limits::default()
+    };
+    let builder = Server::builder()
+        .limits(limits)
+        .disconnect(Disconnect::Grace(Duration::MAX));
+    let server = TestServer::with(builder, Context::background(), service).await;
+    let mut client = RawHttp2::connect(server.addr).await;
+    let mut handlers = Vec::new();
+    for round in 0..50 {
+        client.get(2 * round + 1, "/").await;
+        handlers.push(arrivals.next().await);
+        client.reset(2 * round + 1).await;
+        handlers.last().expect("pushed").end().await;
+    }
+    until("all to linger", || server.statistics.snapshot().in_grace == 50).await;
+    assert!(handlers.iter().all(super::common::Arrival::is_alive));
+}
+
+#[tokio::test]
+async fn s20_a_panic_is_answered_and_leaves_the_other_streams_alone() {
+    let (probe, mut arrivals) = probe();
+    let service = bequest_http::server::service_fn(move |request: http::Request<_>| {
+        let mut probe = probe.clone();
+        async move {
+            assert!(request.uri().path() != "/panic", "on purpose");
+            let Ok(answer) = tower_service::Service::call(&mut probe, request).await;
+            answer
+        }
+    });
+    let server = TestServer::start(service).await;
+    let client = Http2::connect(server.addr).await;
+    let stays = client.request("/stays").await;
+    let mut arrival = arrivals.next().await;
+    let panics = client.request("/panic").await;
+    assert_eq!(
+        panics.answer().await.expect("an answer").0,
+        StatusCode::INTERNAL_SERVER_ERROR
+    );
+    assert!(!arrival.ctx.is_done());
+    arrival.answer(full("unharmed"));
+    assert_eq!(stays.answer().await.expect("an answer").1, "unharmed");
+}
+
+#[tokio::test]
+async fn s27_each_stream_has_a_context_of_its_own() {
+    let (service, mut arrivals) = probe();
+    let server = TestServer::start(service).await;
+    let client = Http2::connect(server.addr).await;
+    let (first, _second) = (client.request("/1").await, client.request("/2").await);
+    let mut arrivals = arrivals.take(2).await;
+    arrivals.sort_by(|a, b| a.path.cmp(&b.path));
+    arrivals[0].answer(full("1"));
+    first.answer().await.expect("an answer");
+    arrivals[0].end().await;
+    assert!(!arrivals[1].ctx.is_done());
+    assert_eq!(arrivals[0].conn, arrivals[1].conn);
+}

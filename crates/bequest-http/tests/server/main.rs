@@ -1,0 +1,17 @@
+//! The server, tested over real sockets on loopback.
+//!
+//! Time is virtual wherever a limit is meant to pass: the clock is moved in steps until the awaited thing has happened,
+//! and what is asserted is the time on that clock. Everything else is waited for by condition.
+
+mod common;
+
+mod control;
+mod disconnect;
+#[cfg(feature = "axum")]
+mod extractor;
+mod go_http1;
+mod go_http2;
+mod limits;
+mod observe;
+mod panic;
+mod shutdown;

@@ -1,0 +1,206 @@
+//! Drain, tell, drop.
+
+use std::time::Duration;
+
+use bequest::{Context, Kind, Reason};
+use bequest_http::server::{Limits, RequestBody, Server, WhyDropped, service_fn};
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use tokio::sync::mpsc;
+
+use super::common::{Http1, Http2, TestClock, TestServer, full, guard, probe, until};
+
+const STEP: Duration = Duration::from_millis(500);
+
+#[tokio::test]
+async fn idle_connections_of_both_protocols_delay_nothing() {
+    let clock = TestClock::new();
+    let (service, mut arrivals) = probe();
+    let server = TestServer::with(Server::builder(), clock.context(), service).await;
+    let mut one = Http1::connect(server.addr).await;
+    one.request("GET", "/").await;
+    arrivals.next().await.answer(full("1"));
+    one.answer().await;
+    let two = Http2::connect(server.addr).await;
+    let stream = two.request("/").await;
+    arrivals.next().await.answer(full("2"));
+    stream.answer().await.expect("an answer");
+    let _silent = Http1::connect(server.addr).await;
+    until("three connections", || {
+        server.statistics.snapshot().connections == 3
+    })
+    .await;
+    // The clock stands still: no drain, no grace, only the closing itself.
+    let summary = server.stop().await;
+    assert_eq!(clock.elapsed(), Duration::ZERO);
+    assert_eq!(summary.end.reason(), Reason::Shutdown);
+    assert_eq!((summary.statistics.served, summary.unfinished), (2, 0));
+}
+
+#[tokio::test]
+async fn fifty_open_requests_are_told_answered_and_dropped_within_the_bounds() {
+    let clock = TestClock::new();
+    let (service, mut arrivals) = probe();
+    let server = TestServer::with(Server::builder(), clock.context(), service).await;
+    let mut ones = Vec::new();
+    for _ in 0..25 {
+        let mut client = Http1::connect(server.addr).await;
+        client.request("GET", "/").await;
+        ones.push(client);
+    }
+    let two = Http2::connect(server.addr).await;
+    let mut streams = Vec::new();
+    for _ in 0..25 {
+        streams.push(two.request("/").await);
+    }
+    let handlers = arrivals.take(50).await;
+    assert_eq!(server.statistics.snapshot().requests, 50);
+
+    server.process.cancel_for(Reason::Shutdown);
+    let (summary, waited) = clock.step_until(STEP, "the shutdown", server.ended()).await;
+    assert!(
+        waited >= Duration::from_secs(10),
+        "the whole drain, not {waited:?}"
+    );
+    for handler in &handlers {
+        let end = handler.end().await;
+        assert_eq!((end.kind(), end.reason()), (Kind::Canceled, Reason::Shutdown));
+        assert!(!handler.is_alive());
+    }
+    for client in &mut ones {
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    }
+    for stream in streams {
+        assert_eq!(
+            stream.answer().await.expect("an answer").0,
+            StatusCode::SERVICE_UNAVAILABLE
+        );
+    }
+    let counted = summary.statistics;
+    assert_eq!(
+        (counted.shut_down, counted.dropped, summary.unfinished),
+        (50, 50, 0)
+    );
+    assert_eq!(
+        (counted.connections, counted.requests, counted.in_grace),
+        (0, 0, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_handler_that_hears_the_shutdown_answers_for_itself() {
+    let clock = TestClock::new();
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let service = service_fn(move |request: Request<RequestBody>| {
+        let tell = tell.clone();
+        async move {
+            let ctx = request.extensions().get::<Context>().expect("a context").clone();
+            tell.send(()).expect("the test listens");
+            let end = ctx.done().await;
+            full(end.reason().to_string())
+        }
+    });
+    let limits = Limits {
+        answer: Duration::from_secs(1),
+        ..Limits::default()
+    };
+    let server = TestServer::with(Server::builder().limits(limits), clock.context(), service).await;
+    let mut client = Http1::connect(server.addr).await;
+    client.request("GET", "/").await;
+    guard("the handler", told.recv()).await;
+    server.process.cancel();
+    let (answer, waited) = clock.step_until(STEP, "the answer", client.answer()).await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "shutting down"));
+    assert!(waited >= Duration::from_secs(10));
+    let (summary, _) = clock.step_until(STEP, "the end", server.ended()).await;
+    assert_eq!((summary.statistics.shut_down, summary.statistics.dropped), (1, 0));
+}
+
+#[tokio::test]
+async fn a_stream_that_never_ends_is_told_and_cut() {
+    let clock = TestClock::new();
+    let (service, mut arrivals) = probe();
+    let server = TestServer::with(Server::builder(), clock.context(), service).await;
+    let mut client = Http1::connect(server.addr).await;
+    client.request("GET", "/").await;
+    let mut arrival = arrivals.next().await;
+    let (mut sender, body) = http_body_util::channel::Channel::<Bytes, std::io::Error>::new(1);
+    arrival.answer(http::Response::new(body.map_err(Into::into).boxed_unsync()));
+    sender
+        .send_data(Bytes::from_static(b"an event"))
+        .await
+        .expect("the body is read");
+    client.head().await;
+    server.process.cancel();
+    let (summary, _) = clock.step_until(STEP, "the shutdown", server.ended()).await;
+    assert_eq!(arrival.end().await.reason(), Reason::Shutdown);
+    assert!(!client.rest().await.ends_with("0\r\n\r\n"), "cut, not ended");
+    assert_eq!((summary.statistics.shut_down, summary.unfinished), (1, 0));
+}
+
+#[tokio::test]
+async fn a_lingering_handler_is_waited_for_and_dropped_at_the_last_step() {
+    let clock = TestClock::new();
+    let (service, mut arrivals) = probe();
+    let builder = Server::builder().disconnect(bequest_http::server::Disconnect::Detach(
+        Duration::from_secs(3600),
+    ));
+    let mut server = TestServer::with(builder, clock.context(), service).await;
+    let mut client = Http1::connect(server.addr).await;
+    client.request("GET", "/").await;
+    let arrival = arrivals.next().await;
+    drop(client);
+    until("the handler to be detached", || {
+        server.statistics.snapshot().detached == 1
+    })
+    .await;
+    server.process.cancel();
+    let told = async { (arrival.end().await, server.events.dropped().await) };
+    let ((end, why), waited) = clock.step_until(STEP, "the drop", told).await;
+    assert_eq!((end.reason(), why), (Reason::Shutdown, WhyDropped::GraceOver));
+    assert!(waited >= Duration::from_secs(10), "{waited:?}");
+    assert_eq!(server.ended().await.unfinished, 0);
+}
+
+#[tokio::test]
+async fn a_context_that_has_ended_is_a_server_that_accepts_nothing() {
+    let (service, mut arrivals) = probe();
+    let root = Context::background().with_cancel();
+    root.cancel();
+    let server = TestServer::with(Server::builder(), root.context(), service).await;
+    let addr = server.addr;
+    let summary = server.ended().await;
+    assert_eq!(summary.end.reason(), Reason::Explicit);
+    assert!(tokio::net::TcpStream::connect(addr).await.is_err());
+    assert!(arrivals.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_handler_that_blocks_its_thread_is_reported_and_not_waited_for() {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = std::sync::Arc::new(std::sync::Mutex::new(released));
+    let service = service_fn(move |_request: Request<RequestBody>| {
+        let (tell, released) = (tell.clone(), released.clone());
+        async move {
+            tell.send(()).expect("the test listens");
+            // Ends with the test, whose end of the channel is dropped.
+            let _ = released.lock().unwrap().recv();
+            full("too late")
+        }
+    });
+    let brief = Duration::from_millis(10);
+    let limits = Limits {
+        drain: brief,
+        drain_grace: brief,
+        ..Limits::default()
+    };
+    let server = TestServer::with(Server::builder().limits(limits), Context::background(), service).await;
+    let mut client = Http1::connect(server.addr).await;
+    client.request("GET", "/").await;
+    guard("the handler", told.recv()).await;
+    assert_eq!(server.stop().await.unfinished, 1);
+    drop(release);
+}
