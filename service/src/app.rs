@@ -1,0 +1,238 @@
+//! Putting the service together, running it, and taking it apart again.
+//!
+//! The order of the end: a signal cancels `stopping`; the public listener drains, then tells, then drops; jobs are
+//! waited for and then told; the embedded back end, the databases and last the admin listener go, so that one can watch
+//! until the end.
+
+use std::error::Error;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bequest::{Context, Reason, Signal, signal};
+use bequest_http::Server;
+use bequest_http::server::{Limits, Statistics, Summary};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::domain::fetch::LastFetch;
+use crate::jobs::Jobs;
+use crate::log::{self, Log};
+use crate::routes;
+use crate::search::backend;
+use crate::search::client::SearchClient;
+use crate::search::corpus::Corpus;
+use crate::settings::Settings;
+use crate::store::Store;
+use crate::store::cache::Cache;
+
+/// What the routes share.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) settings: Settings,
+    pub(crate) admin_addr: SocketAddr,
+    /// Ends when the shutdown begins.
+    pub(crate) stopping: Context,
+    pub(crate) store: Store,
+    pub(crate) cache: Cache,
+    pub(crate) search: SearchClient,
+    /// The embedded back end's index; `None` with `--search`.
+    pub(crate) corpus: Option<Corpus>,
+    pub(crate) jobs: Arc<Jobs>,
+    pub(crate) last_fetch: LastFetch,
+    pub(crate) server: Statistics,
+}
+
+/// What kept the service from starting or from running: what, and where.
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// How long databases may take to open, and to close.
+const OPENING: Duration = Duration::from_secs(30);
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// Runs the service until a signal ends it.
+///
+/// # Errors
+///
+/// If it cannot start: a port in use, a folder that cannot be made, a file that is not a database.
+pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
+    let process = Context::background();
+    let signals = signal::notify(&process, &[Signal::TERMINATE, Signal::INTERRUPT])?;
+    let public = listen(settings.listen, "--listen").await?;
+    let admin = listen(settings.admin, "--admin").await?;
+    announce(public.local_addr()?, admin.local_addr()?);
+
+    let admin_addr = admin.local_addr()?;
+    let (app, parts) = build(settings, admin_addr, &signals).await?;
+    let admin_server = serve_admin(admin, &app);
+    log::event(
+        "ready",
+        &json!({ "listen": public.local_addr()?, "admin": admin_addr, "data": app.settings.data }),
+    );
+
+    let limits = Limits {
+        request: app.settings.request_limit,
+        drain: app.settings.drain,
+        ..Limits::default()
+    };
+    let service = routes::public(Arc::clone(&app));
+    let again = signals.again().clone();
+    let serving = parts.server.limits(limits).serve(public, service, &signals);
+    let summary = tokio::select! {
+        summary = serving => summary?,
+        // A second signal: everything at once, by dropping the server.
+        end = again.done() => return Err(format!("stopped at once: {end}").into()),
+    };
+    let told = app.jobs.shut_down(app.settings.drain).await;
+    report(&summary, told);
+    close(&app, parts.backend).await;
+    admin_server.abort();
+    Ok(())
+}
+
+/// What `run` keeps beside the app.
+struct Parts {
+    server: bequest_http::server::Builder,
+    backend: Option<JoinHandle<()>>,
+}
+
+async fn build(
+    settings: Settings,
+    admin_addr: SocketAddr,
+    stopping: &Context,
+) -> Result<(Arc<App>, Parts), Failure> {
+    if !settings.no_inspect {
+        bequest::inspect::enable();
+    }
+    let opening = stopping.with_timeout(OPENING).named("opening");
+    let data = settings.data.as_path();
+    std::fs::create_dir_all(data).map_err(|error| named("the data folder", data.display(), error))?;
+    let store = Store::open(&opening, data)
+        .await
+        .map_err(|error| named("the database in", data.display(), error))?;
+    let (search, corpus, backend) = match &settings.search {
+        Some(base) => (SearchClient::new(base.clone()), None, None),
+        None => embedded_search(&opening, data).await?,
+    };
+    let server = Server::builder().observer(Log::of("public"));
+    let app = App {
+        admin_addr,
+        stopping: stopping.clone(),
+        jobs: Jobs::new(stopping, settings.job_limit, store.clone()),
+        store,
+        cache: Cache::new(Duration::from_secs(60), 100),
+        search,
+        corpus,
+        last_fetch: LastFetch::default(),
+        server: server.statistics(),
+        settings,
+    };
+    Ok((Arc::new(app), Parts { server, backend }))
+}
+
+/// The embedded back end: a server of its own on a free port of this machine.
+async fn embedded_search(
+    ctx: &Context,
+    data: &Path,
+) -> Result<(SearchClient, Option<Corpus>, Option<JoinHandle<()>>), Failure> {
+    let corpus = Corpus::open(ctx, data)
+        .await
+        .map_err(|error| named("the search index in", data.display(), error))?;
+    let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)), "the search back end").await?;
+    let base = format!("http://{}/", listener.local_addr()?).parse()?;
+    let service = backend::router(corpus.clone());
+    let background = Context::background();
+    let server = Server::builder().observer(Log::of("search"));
+    let task = tokio::spawn(async move {
+        if let Err(error) = server.serve(listener, service, &background).await {
+            log::event("the search back end failed", &json!(error.to_string()));
+        }
+    });
+    Ok((SearchClient::new(base), Some(corpus), Some(task)))
+}
+
+fn serve_admin(listener: TcpListener, app: &Arc<App>) -> JoinHandle<()> {
+    let service = routes::admin::router(Arc::clone(app));
+    tokio::spawn(async move {
+        let background = Context::background();
+        if let Err(error) = Server::builder()
+            .observer(())
+            .serve(listener, service, &background)
+            .await
+        {
+            log::event("the admin listener failed", &json!(error.to_string()));
+        }
+    })
+}
+
+async fn listen(address: SocketAddr, what: &str) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| named(what, address, error))
+}
+
+async fn close(app: &App, backend: Option<JoinHandle<()>>) {
+    if let Some(backend) = backend {
+        backend.abort();
+    }
+    let closing = Context::background().with_timeout(CLOSING).named("closing");
+    if let Err(error) = app.store.close(&closing).await {
+        log::event("closing the database", &json!(error.to_string()));
+    }
+    if let Some(corpus) = &app.corpus
+        && let Err(error) = corpus.close(&closing).await
+    {
+        log::event("closing the search index", &json!(error.to_string()));
+    }
+}
+
+fn report(summary: &Summary, jobs_told: usize) {
+    let counts = &summary.statistics;
+    let why = summary.end.reason();
+    log::event(
+        "stopped",
+        &json!({
+            "why": why.to_string(),
+            "served": counts.served,
+            "told_of_shutdown": counts.shut_down,
+            "dropped": counts.dropped,
+            "unfinished": summary.unfinished,
+            "jobs_told": jobs_told,
+        }),
+    );
+    debug_assert!(
+        matches!(why, Reason::Signal(_) | Reason::ScopeEnded),
+        "only a signal ends the service"
+    );
+}
+
+fn named(what: &str, which: impl Display, error: impl Into<Failure>) -> Failure {
+    format!("{what} {which}: {}", error.into()).into()
+}
+
+/// The first lines a newcomer sees: where it is, and what to paste.
+#[expect(clippy::print_stdout, reason = "they are for the person at the terminal")]
+fn announce(public: SocketAddr, admin: SocketAddr) {
+    println!(
+        "bequest {}: a service that stops when nobody wants the answer
+
+  http://{public}/                    a page with a button for each thing
+  http://{admin}/debug/contexts       who is running, with how much time left, and who ended what
+
+Paste these in another terminal:
+
+  curl -m 1 'http://{public}/store?key=report&ms=5000'      # needs 5 s; you leave after 1
+  curl 'http://{public}/store/last'                         # it stopped with you, nothing was written
+  curl 'http://{public}/search?q=golang&timeout=1s'         # the web search, with a budget
+  curl -i 'http://{public}/search?q=golang&timeout=1us'     # 504, and whose deadline it was
+  curl -m 1 'http://{public}/report?ms=10000'               # a long query dies with its client
+  curl -X POST 'http://{public}/jobs'                       # work that outlives its request
+
+Ctrl-C drains and stops; again stops at once.
+",
+        env!("CARGO_PKG_VERSION"),
+    );
+}

@@ -1,0 +1,89 @@
+// One function for each thing to try. Leaving is what a browser does when a tab closes: the request is aborted.
+"use strict";
+
+const rest = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const json = async (path, options) => (await fetch(path, options)).json();
+
+async function leaving(path, after, options) {
+  const leave = new AbortController();
+  setTimeout(() => leave.abort(), after);
+  try {
+    const answer = await fetch(path, { ...options, signal: leave.signal });
+    return `answered before you left: ${(await answer.text()).trim()}`;
+  } catch (error) {
+    if (error.name !== "AbortError") throw error;
+    return "you left";
+  }
+}
+
+// Asks until the condition holds; the last answer either way.
+async function until(ask, holds) {
+  for (let tries = 0; tries < 200; tries += 1) {
+    const answer = await ask();
+    if (holds(answer)) return answer;
+    await rest(25);
+  }
+  throw new Error("it did not come about within five seconds");
+}
+
+const tries = {
+  async "store-stay"(say) {
+    say((await (await fetch("/store?key=page&ms=1000")).text()).trim(), "done");
+  },
+  async "store-leave"(say) {
+    say(await leaving("/store?key=left&ms=5000", 500));
+    const last = await until(() => json("/store/last"), (last) => last.key === "left" && last.state !== "running");
+    const stopped = `stopped ${last.stopped_after_ms?.toFixed(1)} ms after you left, ${last.pieces}; written: ${last.written}`;
+    say(`you left; ${last.state === "stopped" ? stopped : last.state}\n${last.why ?? ""}`, "stopped");
+  },
+  async search(say) {
+    const found = await json("/search?q=golang&timeout=1s");
+    say(`${found.count} results in ${found.elapsed}, budget left ${found.budget_left}\n${found.results.map((r) => r.title).join("\n")}`, "done");
+  },
+  async "search-late"(say) {
+    const answer = await json("/search?q=golang&timeout=1us");
+    say(`${answer.Status}: ${answer.Result.message}`, "stopped");
+  },
+  async "report-stay"(say) {
+    const answer = await json("/report?ms=500");
+    say(`${answer.report}\nin ${answer.elapsed}; last report: ${answer.last_report ?? "none in the cache"}`, "done");
+  },
+  async "report-leave"(say) {
+    say(await leaving("/report?ms=10000", 500));
+    say("you left; the statement in the database ended with you. Live contexts says why.", "stopped");
+  },
+  async job(say) {
+    const { location } = await json("/jobs", { method: "POST" });
+    const tell = (job) => say(`${location}: ${job.state}, ${job.passages} passages, started by ${job.started_by}`);
+    const look = async () => { const job = await json(location); tell(job); return job; };
+    await until(look, (job) => job.passages > 20);
+    say(`${location} goes on without you`, "done");
+  },
+};
+
+async function run(button) {
+  const output = button.closest("section").querySelector("output");
+  const say = (text, state) => {
+    output.textContent = text;
+    output.className = state ?? "";
+  };
+  say("…");
+  try {
+    await tries[button.dataset.try](say);
+  } catch (error) {
+    say(String(error), "stopped");
+  }
+}
+
+async function tour() {
+  for (const button of document.querySelectorAll("button[data-try]")) {
+    button.focus();
+    await run(button);
+    await rest(400);
+  }
+  document.body.dataset.tour = "done";
+}
+
+document.querySelectorAll("button[data-try]").forEach((button) => button.addEventListener("click", () => run(button)));
+document.getElementById("tour").addEventListener("click", tour);
+if (location.hash === "#tour") tour();

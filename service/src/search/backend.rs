@@ -1,0 +1,50 @@
+//! The embedded search back end: the schema of the article's web search, answered from the corpus.
+
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bequest_http::axum::Ctx;
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::corpus::Corpus;
+use crate::answer::{Refusal, json_response};
+
+/// What the back end is asked: `?v=1.0&q=…[&userip=…]`.
+#[derive(Debug, Deserialize)]
+struct Question {
+    #[serde(default)]
+    v: String,
+    #[serde(default)]
+    q: String,
+}
+
+/// The back end's routes.
+pub(crate) fn router(corpus: Corpus) -> Router {
+    Router::new().route("/", get(answer)).with_state(corpus)
+}
+
+/// The handler's context ends when the front end lets go of its request, and the query in the index with it.
+async fn answer(Ctx(ctx): Ctx, State(corpus): State<Corpus>, Query(question): Query<Question>) -> Response {
+    if question.v != "1.0" {
+        return Refusal::bad_request("version", "this back end speaks v=1.0").into_response();
+    }
+    match corpus.search(&ctx, &question.q).await {
+        Ok(found) => {
+            let results: Vec<_> = found
+                .iter()
+                .map(|found| json!({ "titleNoFormatting": found.title, "url": found.url }))
+                .collect();
+            json_response(
+                StatusCode::OK,
+                &json!({ "responseData": { "results": results }, "responseStatus": 200 }),
+            )
+        }
+        Err(error) => match error.canceled() {
+            Some(end) => Refusal::ended(&ctx, end).into_response(),
+            None => Refusal::internal(error.to_string()).into_response(),
+        },
+    }
+}

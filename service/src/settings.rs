@@ -1,0 +1,161 @@
+//! Settings: a flag, then a `BEQUEST_*` variable, then the default. What is not known refuses to start.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use http::Uri;
+
+use crate::domain::duration::GoDuration;
+
+/// The reference service of bequest: everything it does stops when nobody wants the answer any more.
+///
+/// Started without arguments it needs no server, no configuration and no network.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "bequest", version, max_term_width = 100)]
+pub(crate) struct Settings {
+    /// Address of the public listener
+    #[arg(
+        long,
+        env = "BEQUEST_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_name = "IP:PORT"
+    )]
+    pub(crate) listen: SocketAddr,
+
+    /// Address of the admin listener: health, metrics, live contexts. Keep it private
+    #[arg(
+        long,
+        env = "BEQUEST_ADMIN",
+        default_value = "127.0.0.1:7070",
+        value_name = "IP:PORT"
+    )]
+    pub(crate) admin: SocketAddr,
+
+    /// Folder of the embedded databases; made at the first start
+    #[arg(long, env = "BEQUEST_DATA", default_value = "data", value_name = "FOLDER")]
+    pub(crate) data: PathBuf,
+
+    /// Search back end to use in place of the embedded one; docs/search-backend.md has its schema
+    #[arg(long, env = "BEQUEST_SEARCH", value_name = "URL", value_parser = http_url)]
+    pub(crate) search: Option<Uri>,
+
+    /// How long a request may take at most
+    #[arg(long, env = "BEQUEST_REQUEST_LIMIT", default_value = "30s", value_name = "DURATION", value_parser = positive)]
+    pub(crate) request_limit: Duration,
+
+    /// How long a search may take at most; `timeout=` can only shorten it
+    #[arg(long, env = "BEQUEST_SEARCH_LIMIT", default_value = "5s", value_name = "DURATION", value_parser = positive)]
+    pub(crate) search_limit: Duration,
+
+    /// How long a job may take at most
+    #[arg(long, env = "BEQUEST_JOB_LIMIT", default_value = "5m", value_name = "DURATION", value_parser = positive)]
+    pub(crate) job_limit: Duration,
+
+    /// After a signal: how long requests and jobs may go on before they are told
+    #[arg(long, env = "BEQUEST_DRAIN", default_value = "10s", value_name = "DURATION", value_parser = positive)]
+    pub(crate) drain: Duration,
+
+    /// Do not list live contexts
+    #[arg(long, env = "BEQUEST_NO_INSPECT")]
+    pub(crate) no_inspect: bool,
+}
+
+impl Settings {
+    /// Reads the command line and the environment. On an error, or for `--help`, it prints and ends the process.
+    pub(crate) fn read() -> Settings {
+        if let Some(name) =
+            unknown_variable(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+        {
+            // clap ignores variables that no flag names; a misspelt one must not be taken for a default.
+            clap::Error::raw(
+                clap::error::ErrorKind::UnknownArgument,
+                format!("unknown variable {name}\n"),
+            )
+            .exit();
+        }
+        Settings::parse()
+    }
+}
+
+/// The first variable that begins as ours do and is none of ours.
+fn unknown_variable(names: impl Iterator<Item = String>) -> Option<String> {
+    use clap::CommandFactory;
+
+    let command = Settings::command();
+    let known: Vec<_> = command
+        .get_arguments()
+        .filter_map(|argument| argument.get_env())
+        .collect();
+    names
+        .into_iter()
+        .find(|name| name.starts_with("BEQUEST_") && known.iter().all(|known| known.to_str() != Some(name)))
+}
+
+fn positive(text: &str) -> Result<Duration, String> {
+    let span = GoDuration::parse(text)
+        .map_err(|error| error.to_string())?
+        .to_wait();
+    if span.is_zero() {
+        Err("it must be longer than nothing".into())
+    } else {
+        Ok(span)
+    }
+}
+
+fn http_url(text: &str) -> Result<Uri, String> {
+    let uri: Uri = text.parse().map_err(|error| format!("not a URL: {error}"))?;
+    match (uri.scheme_str(), uri.host(), uri.query()) {
+        (Some("http"), Some(_), None) => Ok(uri),
+        (Some("http"), Some(_), Some(_)) => Err("it must have no query: the search adds its own".into()),
+        (Some(other), _, _) => Err(format!("only http:// is spoken here, not {other}://")),
+        (None, _, _) => Err("a URL begins with http://".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_whole() {
+        let settings = Settings::try_parse_from(["bequest"]).unwrap();
+        assert_eq!(settings.listen.port(), 8080);
+        assert_eq!(settings.drain, Duration::from_secs(10));
+        assert!(settings.search.is_none());
+    }
+
+    #[test]
+    fn bad_settings_are_refused_with_their_name() {
+        for (flag, value, hint) in [
+            ("--listen", "everywhere", "--listen"),
+            ("--drain", "10", "missing unit"),
+            ("--drain", "0s", "longer than nothing"),
+            ("--search", "https://example.test/", "only http://"),
+            ("--search", "example.test", "http://"),
+            ("--colour", "red", "--colour"),
+        ] {
+            let error = Settings::try_parse_from(["bequest", flag, value])
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(hint), "{flag} {value}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_found() {
+        let names = |names: &[&str]| {
+            names
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .into_iter()
+        };
+        assert_eq!(unknown_variable(names(&["PATH", "BEQUEST_LISTEN"])), None);
+        assert_eq!(
+            unknown_variable(names(&["BEQUEST_LISTNE"])),
+            Some("BEQUEST_LISTNE".into())
+        );
+    }
+}

@@ -1,0 +1,109 @@
+//! The service's own database, and the cache before it.
+//!
+//! What lives here: SQL, and nothing else that knows of it. Every function takes the context first and stops with it;
+//! how is `bequest_sqlite`'s affair.
+
+pub(crate) mod cache;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bequest::Context;
+use bequest_sqlite::{Database, Error, Statistics};
+use rusqlite::functions::FunctionFlags;
+use rusqlite::{Connection, OptionalExtension};
+
+/// The service's database.
+#[derive(Clone, Debug)]
+pub(crate) struct Store(Database);
+
+/// What the long query finds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ledger {
+    pub(crate) entries: i64,
+    pub(crate) balance: i64,
+}
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL, written_at TEXT NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS digests (job INTEGER PRIMARY KEY, digest TEXT NOT NULL, written_at TEXT NOT NULL) STRICT;
+";
+
+/// One statement for the whole report: it goes over made-up ledger entries for as long as it is told, and nothing but
+/// the context can end it before.
+const LEDGER: &str = "
+    WITH RECURSIVE entry(number, amount) AS (
+        SELECT 1, 17
+        UNION ALL
+        SELECT number + 1, (amount * 1103515245 + 12345) % 2147483648 FROM entry WHERE within_time()
+    )
+    SELECT count(*), sum(amount % 2001 - 1000) FROM entry
+";
+
+impl Store {
+    /// Opens the database in `folder`, making what is missing.
+    pub(crate) async fn open(ctx: &Context, folder: &Path) -> Result<Store, Error> {
+        let database = Database::open(ctx, folder.join("service.sqlite")).await?;
+        database.execute_batch(ctx, SCHEMA).await?;
+        Ok(Store(database))
+    }
+
+    /// Writes an answer of the slow fetch.
+    pub(crate) async fn put_answer(&self, ctx: &Context, key: String, answer: String) -> Result<(), Error> {
+        let sql = "INSERT INTO answers VALUES (?1, ?2, datetime('now'))
+                   ON CONFLICT (key) DO UPDATE SET answer = ?2, written_at = datetime('now')";
+        self.0
+            .write(ctx, move |tx| tx.execute(sql, (key, answer)).map(drop))
+            .await
+    }
+
+    /// The answer written under `key`.
+    pub(crate) async fn answer(&self, ctx: &Context, key: String) -> Result<Option<String>, Error> {
+        let sql = "SELECT answer FROM answers WHERE key = ?1";
+        self.0
+            .read(ctx, move |connection| {
+                connection.query_row(sql, [key], |row| row.get(0)).optional()
+            })
+            .await
+    }
+
+    /// The long query: one statement that runs for `span`.
+    pub(crate) async fn ledger(&self, ctx: &Context, span: Duration) -> Result<Ledger, Error> {
+        self.0
+            .read(ctx, move |connection| {
+                limit_to(connection, span)?;
+                connection.query_row(LEDGER, [], |row| {
+                    Ok(Ledger {
+                        entries: row.get(0)?,
+                        balance: row.get(1)?,
+                    })
+                })
+            })
+            .await
+    }
+
+    /// Writes what a job found.
+    pub(crate) async fn put_digest(&self, ctx: &Context, job: i64, digest: String) -> Result<(), Error> {
+        let sql = "INSERT OR REPLACE INTO digests VALUES (?1, ?2, datetime('now'))";
+        self.0
+            .write(ctx, move |tx| tx.execute(sql, (job, digest)).map(drop))
+            .await
+    }
+
+    /// What runs and what waits, as the database's own threads count it.
+    pub(crate) fn statistics(&self) -> Statistics {
+        self.0.statistics()
+    }
+
+    pub(crate) async fn close(&self, ctx: &Context) -> Result<(), Error> {
+        self.0.close(ctx).await
+    }
+}
+
+/// Defines `within_time()` on this connection: true for `span` from now on.
+fn limit_to(connection: &Connection, span: Duration) -> rusqlite::Result<()> {
+    let begun = Instant::now();
+    connection.create_scalar_function("within_time", 0, FunctionFlags::SQLITE_UTF8, move |_| {
+        Ok(begun.elapsed() < span)
+    })
+}
