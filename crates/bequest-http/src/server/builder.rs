@@ -13,11 +13,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_service::Service;
 
+use super::accept::Accept;
 use super::body::RequestBody;
 use super::connection::Connection;
 use super::disconnect::Disconnect;
 use super::limits::Limits;
 use super::observe::{ConnInfo, ListenerInfo, Observer};
+use super::service::App;
 use super::shared::{Shared, Stopwatch};
 use super::shutdown::{Stages, Summary};
 use super::statistics::{Statistics, Tally};
@@ -162,7 +164,7 @@ impl Builder {
     /// ```
     pub async fn serve<S, B>(
         self,
-        mut listener: TcpListener,
+        listener: TcpListener,
         service: S,
         ctx: &Context,
     ) -> Result<Summary, ServeError>
@@ -171,23 +173,38 @@ impl Builder {
         S::Error: Into<BoxError>,
         S::Future: Send + 'static,
         B: Body + Send + 'static,
-        B::Error: Into<BoxError> + Send,
+        B::Error: Into<BoxError>,
     {
         panic::install_hook();
         let local_addr = listener.local_addr()?;
+        self.serve_on(listener, local_addr, service, ctx).await
+    }
+
+    async fn serve_on<A, S>(
+        self,
+        mut listener: A,
+        local_addr: SocketAddr,
+        service: S,
+        ctx: &Context,
+    ) -> Result<Summary, ServeError>
+    where
+        A: Accept<Accepted = Accepted>,
+        S: App,
+    {
         let (server, stages) = self.start(&ListenerInfo { local_addr }, ctx);
         let stopped = accept_all(&server, &mut listener, service, ctx).await;
         drop(listener);
+        let unfinished = stages.run(&server).await;
         match stopped {
-            Stop::Asked(end) => Ok(stages.run(&server, end).await),
-            Stop::Failed(source) => {
-                stages.draining.cancel_with("the listener failed");
-                let end = stages.draining.err();
-                if let Some(end) = end {
-                    stages.run(&server, end).await;
-                }
-                Err(ServeError { source })
+            Stop::Asked(end) => {
+                let statistics = Statistics(server.tally.clone()).snapshot();
+                Ok(Summary {
+                    end,
+                    statistics,
+                    unfinished,
+                })
             }
+            Stop::Failed(source) => Err(ServeError { source }),
         }
     }
 
@@ -220,6 +237,9 @@ impl Builder {
     }
 }
 
+/// What a listener for sockets gives.
+type Accepted = (TcpStream, SocketAddr);
+
 /// Why no more connections are accepted.
 enum Stop {
     Asked(Canceled),
@@ -227,13 +247,10 @@ enum Stop {
 }
 
 /// Accepts connections, as many at once as the limit allows, and starts each as a task.
-async fn accept_all<S, B>(server: &Arc<Shared>, listener: &mut TcpListener, service: S, ctx: &Context) -> Stop
+async fn accept_all<A, S>(server: &Arc<Shared>, listener: &mut A, service: S, ctx: &Context) -> Stop
 where
-    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send + 'static,
-    B: Body + Send + 'static,
-    B::Error: Into<BoxError> + Send,
+    A: Accept<Accepted = Accepted>,
+    S: App,
 {
     let places = Arc::new(Semaphore::new(
         server.limits.connections.min(Semaphore::MAX_PERMITS),
@@ -254,29 +271,23 @@ where
     }
 }
 
-async fn next_connection(
+async fn next_connection<A: Accept>(
     server: &Shared,
-    listener: &mut TcpListener,
+    listener: &mut A,
     places: &Arc<Semaphore>,
-) -> io::Result<(OwnedSemaphorePermit, (TcpStream, SocketAddr))> {
+) -> io::Result<(OwnedSemaphorePermit, A::Accepted)> {
     let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
     let accepted = accept::next(listener, server).await?;
     Ok((place, accepted))
 }
 
-fn start_connection<S, B>(
+fn start_connection<S: App>(
     server: &Arc<Shared>,
-    (stream, peer_addr): (TcpStream, SocketAddr),
+    (stream, peer_addr): Accepted,
     id: u64,
     place: OwnedSemaphorePermit,
     service: S,
-) where
-    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send + 'static,
-    B: Body + Send + 'static,
-    B::Error: Into<BoxError> + Send,
-{
+) {
     // Either fails only if the client has left already, which the first read will say as well.
     let Ok(local_addr) = stream.local_addr() else {
         return;
@@ -324,5 +335,41 @@ impl fmt::Display for ServeError {
 impl Error for ServeError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&self.source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Server, service_fn};
+    use super::*;
+
+    /// A listener that is none.
+    struct Broken;
+
+    impl Accept for Broken {
+        type Accepted = Accepted;
+
+        async fn accept(&mut self) -> io::Result<Accepted> {
+            Err(io::ErrorKind::InvalidInput.into())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_can_not_get_better_ends_the_server_with_its_error() {
+        let service = service_fn(|_: Request<RequestBody>| async { Response::new(String::new()) });
+        let addr = ([127, 0, 0, 1], 0).into();
+        let ctx = Context::background();
+        let error = Server::builder()
+            .serve_on(Broken, addr, service, &ctx)
+            .await
+            .expect_err("it fails");
+        assert_eq!(error.to_string(), "the listener failed for good");
+        let source = error
+            .source()
+            .and_then(|source| source.downcast_ref::<io::Error>());
+        assert_eq!(
+            source.expect("an error of the system").kind(),
+            io::ErrorKind::InvalidInput
+        );
     }
 }

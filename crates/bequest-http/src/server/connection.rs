@@ -17,19 +17,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bequest::{CancelScope, Context, Reason};
-use http::Request;
-use http_body::Body;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::TcpStream;
-use tower_service::Service;
 
-use super::BoxError;
-use super::body::RequestBody;
 use super::disconnect::Disconnect;
 use super::observe::ConnInfo;
-use super::service::ConnectionService;
+use super::service::{App, ConnectionService};
 use super::shared::Shared;
 use super::statistics::{Gauge, Raised};
 use super::wire::{Protocol, Wire};
@@ -109,14 +104,7 @@ impl Connection {
     }
 
     /// Serves the connection to its end.
-    pub(super) async fn run<S, B>(self: Arc<Connection>, stream: TcpStream, service: S)
-    where
-        S: Service<Request<RequestBody>, Response = http::Response<B>> + Clone + Send + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send + 'static,
-        B: Body + Send + 'static,
-        B::Error: Into<BoxError> + Send,
-    {
+    pub(super) async fn run<S: App>(self: Arc<Connection>, stream: TcpStream, service: S) {
         let _closing = Closing(self.clone());
         self.server
             .observe(|observer| observer.connection_opened(&self.info));
@@ -205,14 +193,7 @@ impl Connection {
         })
     }
 
-    async fn serve<S, B>(self: &Arc<Connection>, stream: TcpStream, service: S)
-    where
-        S: Service<Request<RequestBody>, Response = http::Response<B>> + Clone + Send + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send + 'static,
-        B: Body + Send + 'static,
-        B::Error: Into<BoxError> + Send,
-    {
+    async fn serve<S: App>(self: &Arc<Connection>, stream: TcpStream, service: S) {
         let mut wire = Wire::new(stream, self.clone());
         let protocol = match self.greet(&mut wire).await {
             Ok(protocol) => protocol,

@@ -29,6 +29,33 @@ use super::exchange::Exchange;
 use super::observe::{WhyDropped, is_departure};
 use super::panic;
 
+/// A service as this crate calls it: once for each request, owned, its answer boxed. Every fitting tower service is one.
+pub(super) trait App: Clone + Send + 'static {
+    /// The body of its responses.
+    type Body: Body<Error: Into<BoxError>> + Send + 'static;
+
+    /// Waits until the service is ready and hands it the request.
+    fn handle(self, request: Request<RequestBody>) -> Handler<Result<Response<Self::Body>, BoxError>>;
+}
+
+impl<S, B> App for S
+where
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Body = B;
+
+    fn handle(mut self, request: Request<RequestBody>) -> Handler<Result<Response<B>, BoxError>> {
+        Box::pin(async move {
+            poll_fn(|cx| self.poll_ready(cx)).await.map_err(Into::into)?;
+            self.call(request).await.map_err(Into::into)
+        })
+    }
+}
+
 /// What one connection gives to hyper.
 pub(super) struct ConnectionService<S> {
     conn: Arc<Connection>,
@@ -62,19 +89,12 @@ impl<S> ConnectionService<S> {
     }
 }
 
-impl<S, B> hyper::service::Service<Request<Incoming>> for ConnectionService<S>
-where
-    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send + 'static,
-    B: Body + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    type Response = Response<ResponseBody<B>>;
+impl<S: App> hyper::service::Service<Request<Incoming>> for ConnectionService<S> {
+    type Response = Response<ResponseBody<S::Body>>;
     type Error = Abandoned;
-    type Future = Exchanging<B>;
+    type Future = Exchanging<S::Body>;
 
-    fn call(&self, request: Request<Incoming>) -> Exchanging<B> {
+    fn call(&self, request: Request<Incoming>) -> Exchanging<S::Body> {
         let (mut parts, incoming) = request.into_parts();
         let (method, uri) = (parts.method.clone(), parts.uri.clone());
         let exchange = Arc::new(Exchange::begin(self.conn.clone(), method, uri, parts.version));
@@ -86,13 +106,9 @@ where
         parts.extensions.insert(self.conn.info().clone());
         parts.extensions.insert(ExchangeHandle(Arc::downgrade(&exchange)));
         let request = Request::from_parts(parts, RequestBody::new(incoming, exchange.clone()));
-        let mut service = self.service.clone();
-        let handler = async move {
-            poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
-            service.call(request).await.map_err(Into::into)
-        };
+        let handler = self.service.clone().handle(request);
         Exchanging {
-            handler: Some(Box::pin(handler)),
+            handler: Some(handler),
             exchange,
             overseer: None,
         }

@@ -33,8 +33,8 @@ pub(super) struct Stages {
 }
 
 impl Stages {
-    /// Brings the server to its end.
-    pub(super) async fn run(self, server: &Shared, end: Canceled) -> Summary {
+    /// Brings the server to its end. Says how many tasks are still running.
+    pub(super) async fn run(self, server: &Shared) -> usize {
         let limits = &server.limits;
         self.draining.cancel_for(Reason::Shutdown);
         let drained = server.clock.timeout(limits.drain, server.tally.idle()).await;
@@ -46,17 +46,13 @@ impl Stages {
                 .await;
             self.dropping.cancel_for(Reason::Shutdown);
             if told.is_err() {
-                // Its outcome is read from the tally below.
+                // Either way the tally says what is left.
                 let _ = server
                     .clock
                     .timeout(limits.drain_grace, server.tally.idle())
                     .await;
             }
         }
-        Summary {
-            end,
-            statistics: super::Statistics(server.tally.clone()).snapshot(),
-            unfinished: server.tally.tasks(),
-        }
+        server.tally.tasks()
     }
 }
