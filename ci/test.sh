@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Everything there is to check, on a machine that has a Rust toolchain: sets up what is missing, says so first, runs all
+# of it, and prints what each step took. Stops at the first step that fails.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# shellcheck source=ci/steps.sh
+source ci/steps.sh
+
+step "set up what is missing" ci/setup.sh
+step "formatting, lints, documentation" ci/lint.sh
+step "unit, integration and documentation tests" cargo test --workspace --all-features --no-fail-fast
+step "the core without features" cargo test -p bequest --no-default-features --lib --tests
+step "the service as a newcomer builds it" cargo build --release
+step "model checking" ci/loom.sh
+step "the page in a browser" ci/page.sh target/release/bequest
+summary
