@@ -473,6 +473,8 @@ enum Event {
 struct Walk {
     /// Read before the first lock is taken (invariant 6).
     now: Instant,
+    /// The clock that was read; `None` for the system's. A merged context may have parents with another clock.
+    timers: Option<Arc<Timers>>,
     /// Marked, but their children not yet.
     open: Vec<Arc<Node>>,
     marked: Vec<Arc<Node>>,
@@ -482,8 +484,17 @@ impl Walk {
     fn new(node: &Arc<Node>) -> Walk {
         Walk {
             now: node.timers().clock().now(),
+            timers: node.own_timers(),
             open: Vec::new(),
             marked: Vec::new(),
+        }
+    }
+
+    fn reads_clock_of(&self, node: &Node) -> bool {
+        match (&self.timers, &node.timers) {
+            (None, None) => true,
+            (Some(read), Some(own)) => Arc::ptr_eq(read, own),
+            _ => false,
         }
     }
 
@@ -513,7 +524,7 @@ impl Walk {
         let state = node.state.load(Ordering::Relaxed);
         let first = state < DONE;
         if first {
-            let end = node.end_by(event, &inner, self.now);
+            let end = node.end_by(event, &inner, self);
             assert!(node.end.set(end).is_ok(), "a context ended twice");
             // Release: pairs with the Acquire loads in `is_done` and `is_ended`, which then read `end`.
             node.state.store(DONE, Ordering::Release);
@@ -555,8 +566,9 @@ impl Walk {
 
 impl Node {
     /// The end that `event` gives this node: its own deadline's, if that has passed (invariant 9).
-    fn end_by(&self, event: &Event, inner: &Inner, now: Instant) -> Canceled {
-        let passed = self.owns_deadline && self.deadline.is_some_and(|at| at <= now);
+    fn end_by(&self, event: &Event, inner: &Inner, walk: &Walk) -> Canceled {
+        let passed =
+            self.owns_deadline && walk.reads_clock_of(self) && self.deadline.is_some_and(|at| at <= walk.now);
         let (kind, reason, cause, origin) = match event {
             Event::Born(end) => return end.clone(),
             Event::Deadline => (
@@ -581,7 +593,7 @@ impl Node {
             origin,
             scope: self.id,
             name: inner.name,
-            at: Some(now),
+            at: Some(walk.now),
         })
     }
 }
