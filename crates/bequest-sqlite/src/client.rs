@@ -2,17 +2,15 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 
 use bequest::Context;
 use rusqlite::{Connection, Params, Row, Transaction};
 
-use crate::call::{call, last_call};
-use crate::connection::{Engine, Role};
-use crate::error::{Error, Step};
+use crate::call::call;
+use crate::error::Error;
 use crate::options::{Options, Settings};
-use crate::pool::{Queue, spawn};
+use crate::pool::Pool;
 use crate::statistics::Statistics;
 
 /// A SQLite database whose statements stop when their context does.
@@ -55,15 +53,7 @@ use crate::statistics::Statistics;
 /// ```
 #[derive(Clone)]
 pub struct Database {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    readers: Arc<Queue>,
-    writer: Arc<Queue>,
-    settings: Arc<Settings>,
-    /// Emptied by whoever joins them; written while opening.
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    pool: Arc<Pool>,
 }
 
 /// Opening and closing.
@@ -101,7 +91,7 @@ impl Database {
 
     /// The database's file.
     pub fn path(&self) -> &Path {
-        &self.inner.settings.path
+        self.pool.path()
     }
 
     /// Refuses new calls, lets those accepted end, empties the write-ahead log into the file, and ends the threads.
@@ -133,47 +123,13 @@ impl Database {
     /// # Ok(()) }
     /// ```
     pub async fn close(&self, ctx: &Context) -> Result<(), Error> {
-        self.inner.readers.finish_all();
-        self.inner.writer.seal();
-        match ctx.run(self.wind_down(ctx)).await {
-            Ok(answer) => answer,
-            Err(end) => {
-                self.inner.readers.abort();
-                self.inner.writer.abort();
-                Err(Error::canceled_at(Step::Closing, end))
-            }
-        }
+        self.pool.close(ctx).await
     }
 
     pub(crate) async fn start(ctx: &Context, settings: Settings, readers: usize) -> Result<Database, Error> {
-        let inner = Inner {
-            readers: Arc::new(Queue::new()),
-            writer: Arc::new(Queue::new()),
-            settings: Arc::new(settings),
-            threads: Mutex::default(),
-        };
-        inner.start("sqlite-writer".to_owned(), Role::Writer)?;
-        // The writer first: it makes the file and the log, without which a reader can not open them.
-        let opening = call(&inner.writer, ctx, "sqlite open", Engine::open).await;
-        opening.map_err(|error| error.during(Step::Opening))?;
-        for number in 1..=readers {
-            inner.start(format!("sqlite-reader-{number}"), Role::Reader)?;
-        }
         Ok(Database {
-            inner: Arc::new(inner),
+            pool: Arc::new(Pool::start(ctx, settings, readers).await?),
         })
-    }
-
-    async fn wind_down(&self, ctx: &Context) -> Result<(), Error> {
-        let Inner { readers, writer, .. } = &*self.inner;
-        readers.ended().await;
-        let checkpoint = match last_call(writer, ctx, "sqlite close", Engine::checkpoint).await {
-            Err(error) if error.is_closed() => Ok(()), // somebody else's close has done it
-            answer => answer.map_err(|error| error.during(Step::Closing)),
-        };
-        writer.ended().await;
-        self.inner.join();
-        checkpoint
     }
 }
 
@@ -216,7 +172,7 @@ impl Database {
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
         T: Send + 'static,
     {
-        call(&self.inner.readers, ctx, "sqlite read", |engine, ctx| {
+        call(&self.pool.readers, ctx, "sqlite read", |engine, ctx| {
             engine.read(ctx, work)
         })
         .await
@@ -267,7 +223,7 @@ impl Database {
         F: FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
         T: Send + 'static,
     {
-        call(&self.inner.writer, ctx, "sqlite write", |engine, ctx| {
+        call(&self.pool.writer, ctx, "sqlite write", |engine, ctx| {
             engine.write(ctx, work)
         })
         .await
@@ -403,41 +359,9 @@ impl Database {
     /// The numbers of one lane are taken at one instant.
     pub fn statistics(&self) -> Statistics {
         Statistics {
-            readers: self.inner.readers.numbers(),
-            writer: self.inner.writer.numbers(),
+            readers: self.pool.readers.numbers(),
+            writer: self.pool.writer.numbers(),
         }
-    }
-}
-
-impl Inner {
-    fn start(&self, name: String, role: Role) -> Result<(), Error> {
-        let queue = match role {
-            Role::Reader => &self.readers,
-            Role::Writer => &self.writer,
-        };
-        let thread = spawn(name, queue, Engine::new(role, Arc::clone(&self.settings)))?;
-        self.threads
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(thread);
-        Ok(())
-    }
-
-    /// Joins the threads, which have nothing left to do but return.
-    fn join(&self) {
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            // A panic has been reported by the panic hook, and its queue was closed by the thread on its way out.
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Drop for Inner {
-    /// The threads end by themselves; waiting for them here would block an executor.
-    fn drop(&mut self) {
-        self.readers.finish_all();
-        self.writer.finish_all();
     }
 }
 
