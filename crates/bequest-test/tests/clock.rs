@@ -6,8 +6,9 @@ use std::rc::Rc;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use bequest::clock::Alarm;
 use bequest::{Context, Kind};
 use bequest_test::{Bubble, Clock, WakeCounter, task};
 
@@ -41,16 +42,16 @@ fn what_is_due_is_done_in_order_of_time_and_then_of_asking() {
 #[test]
 fn control_a_clock_that_jumps_shows_the_wrong_instant() {
     #[derive(Clone, Debug)]
-    struct Jumping(Arc<std::sync::Mutex<(std::time::Instant, Vec<bequest::clock::Alarm>)>>);
+    struct Jumping(Arc<std::sync::Mutex<(Instant, Vec<Alarm>)>>);
     impl bequest::clock::Clock for Jumping {
-        fn now(&self) -> std::time::Instant {
+        fn now(&self) -> Instant {
             self.0.lock().unwrap().0
         }
-        fn wake_at(&self, _at: std::time::Instant, alarm: bequest::clock::Alarm) {
+        fn wake_at(&self, _at: Instant, alarm: Alarm) {
             self.0.lock().unwrap().1.push(alarm);
         }
     }
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     let clock = Jumping(Arc::new(std::sync::Mutex::new((start, Vec::new()))));
     let scope = Context::with_clock(clock.clone()).with_timeout(SECOND);
     assert!(!scope.is_done());
@@ -59,7 +60,7 @@ fn control_a_clock_that_jumps_shows_the_wrong_instant() {
         state.0 += HANGS;
         std::mem::take(&mut state.1)
     };
-    alarms.iter().for_each(bequest::clock::Alarm::ring);
+    alarms.iter().for_each(Alarm::ring);
     assert_eq!(scope.err().unwrap().at(), Some(start + HANGS));
 
     let clock = Clock::new();
@@ -102,6 +103,27 @@ fn a_panic_in_a_call_leaves_the_clock_whole() {
     assert!(!scope.is_done());
     clock.advance(SECOND);
     assert!(scope.is_done());
+}
+
+/// The clock is moved between the look at a deadline and the asking for its alarm, as another thread may do.
+#[test]
+fn an_alarm_for_an_instant_that_has_passed_is_rung() {
+    #[derive(Debug)]
+    struct MovedMeanwhile(Clock);
+    impl bequest::clock::Clock for MovedMeanwhile {
+        fn now(&self) -> Instant {
+            self.0.now()
+        }
+        fn wake_at(&self, at: Instant, alarm: Alarm) {
+            self.0.advance(SECOND);
+            bequest::clock::Clock::wake_at(&self.0, at, alarm);
+        }
+    }
+    let scope = Context::with_clock(MovedMeanwhile(Clock::new())).with_timeout(SECOND);
+    let (done, told) = channel();
+    let waiter = thread::spawn(move || done.send(scope.wait().kind()).unwrap());
+    assert_eq!(told.recv_timeout(HANGS), Ok(Kind::DeadlineExceeded));
+    waiter.join().unwrap();
 }
 
 /// Two threads race: one arms deadlines, the other moves the clock past them. Whoever is first, nobody waits for ever.
