@@ -56,7 +56,7 @@ pub struct Canceled(Arc<End>);
 pub enum Kind {
     /// Somebody cancelled: an owner, a client, a shutdown.
     Canceled,
-    /// A deadline passed.
+    /// Time ran out: a deadline passed, or somebody cancelled because a [`Limit`](Reason::Limit) had.
     DeadlineExceeded,
 }
 
@@ -70,6 +70,8 @@ pub(crate) struct End {
     pub(crate) reason: Reason,
     pub(crate) cause: Option<Cause>,
     pub(crate) origin: &'static Location<'static>,
+    /// Whether `origin` is a call that cancelled, and not the line that made the scope.
+    pub(crate) was_called: bool,
     pub(crate) scope: ScopeId,
     pub(crate) name: Option<&'static str>,
     pub(crate) at: Option<Instant>,
@@ -168,10 +170,10 @@ impl fmt::Display for Canceled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let end = &*self.0;
         write!(f, "{}: {} (", end.kind, end.reason)?;
-        match (end.name, end.is_from_its_making()) {
+        match (end.name, end.was_called) {
             (Some(name), _) => write!(f, "{name} {}", end.scope)?,
-            (None, true) => write!(f, "made at {}:{}", end.origin.file(), end.origin.line())?,
-            (None, false) => write!(f, "cancelled at {}:{}", end.origin.file(), end.origin.line())?,
+            (None, true) => write!(f, "cancelled at {}:{}", end.origin.file(), end.origin.line())?,
+            (None, false) => write!(f, "made at {}:{}", end.origin.file(), end.origin.line())?,
         }
         f.write_str(")")?;
         match &end.cause {
@@ -209,13 +211,6 @@ impl From<Canceled> for io::Error {
             io::ErrorKind::Other
         };
         io::Error::new(kind, end)
-    }
-}
-
-impl End {
-    /// Whether `origin` is the line that made the scope rather than one that cancelled it.
-    fn is_from_its_making(&self) -> bool {
-        self.kind == Kind::DeadlineExceeded || self.reason == Reason::ScopeEnded
     }
 }
 

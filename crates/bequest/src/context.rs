@@ -274,6 +274,20 @@ impl Context {
         )
     }
 
+    /// The present instant on this context's clock: the one that its deadlines go by, in production and under test.
+    ///
+    /// ```
+    /// # use bequest::Context;
+    /// # use std::time::Duration;
+    /// let ctx = Context::background();
+    /// let began = ctx.now();
+    /// let scope = ctx.with_deadline(began + Duration::from_secs(5));
+    /// assert!(scope.remaining().unwrap() <= Duration::from_secs(5));
+    /// ```
+    pub fn now(&self) -> Instant {
+        self.timers().clock().now()
+    }
+
     /// The value under `key` that was put in last, if there is one. The cost does not grow with the depth.
     pub fn value<T: 'static>(&self, key: &'static Key<T>) -> Option<&T> {
         self.values.get(key)
@@ -503,7 +517,7 @@ impl Context {
         if span == Duration::MAX {
             None
         } else {
-            after(self.timers().clock().now(), span)
+            after(self.now(), span)
         }
     }
 

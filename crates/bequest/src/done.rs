@@ -358,6 +358,7 @@ impl<'a> Limited<'a> {
             reason: Reason::Deadline,
             cause: None,
             origin: self.made_at,
+            was_called: false,
             scope: ScopeId::next(),
             name: None,
             at: Some(self.timers().clock().now()),

@@ -52,6 +52,22 @@ pub enum Reason {
     Panicked,
 }
 
+impl Reason {
+    /// Whether time ran out: the reasons whose [`Kind`](crate::Kind) is `DeadlineExceeded`, whoever gives them.
+    ///
+    /// ```
+    /// use bequest::{Context, Kind, Reason};
+    ///
+    /// let connection = Context::background().with_cancel();
+    /// connection.cancel_for(Reason::Limit("idle"));
+    /// assert_eq!(connection.err().unwrap(), Kind::DeadlineExceeded);
+    /// assert!(Reason::Deadline.is_timeout() && !Reason::ClientGone.is_timeout());
+    /// ```
+    pub const fn is_timeout(self) -> bool {
+        matches!(self, Reason::Deadline | Reason::Limit(_))
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -97,7 +97,8 @@ impl CancelScope {
         blame(self.node(), Reason::Explicit, Some(cause.into().into()));
     }
 
-    /// As [`cancel`](CancelScope::cancel), for a reason that programs can tell apart.
+    /// As [`cancel`](CancelScope::cancel), for a reason that programs can tell apart. A reason that
+    /// [is a timeout](Reason::is_timeout) makes the kind `DeadlineExceeded`.
     #[track_caller]
     pub fn cancel_for(&self, reason: Reason) {
         blame(self.node(), reason, None);

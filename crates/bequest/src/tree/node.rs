@@ -569,31 +569,38 @@ impl Node {
     fn end_by(&self, event: &Event, inner: &Inner, walk: &Walk) -> Canceled {
         let passed =
             self.owns_deadline && walk.reads_clock_of(self) && self.deadline.is_some_and(|at| at <= walk.now);
-        let (kind, reason, cause, origin) = match event {
+        let blame = match event {
             Event::Born(end) => return end.clone(),
-            Event::Deadline => (
-                Kind::DeadlineExceeded,
-                inner.reason,
-                inner.cause.clone(),
-                self.made_at,
-            ),
-            _ if passed => (
-                Kind::DeadlineExceeded,
-                inner.reason,
-                inner.cause.clone(),
-                self.made_at,
-            ),
+            Event::Deadline => None,
+            _ if passed => None,
             Event::Inherited(end) => return end.clone(),
-            Event::Canceled(blame) => (Kind::Canceled, blame.reason, blame.cause.clone(), blame.origin),
+            Event::Canceled(blame) => Some(blame),
         };
-        Canceled::new(End {
-            kind,
-            reason,
-            cause,
-            origin,
-            scope: self.id,
-            name: inner.name,
-            at: Some(walk.now),
+        Canceled::new(match blame {
+            None => End {
+                kind: Kind::DeadlineExceeded,
+                reason: inner.reason,
+                cause: inner.cause.clone(),
+                origin: self.made_at,
+                was_called: false,
+                scope: self.id,
+                name: inner.name,
+                at: Some(walk.now),
+            },
+            Some(blame) => End {
+                kind: if blame.reason.is_timeout() {
+                    Kind::DeadlineExceeded
+                } else {
+                    Kind::Canceled
+                },
+                reason: blame.reason,
+                cause: blame.cause.clone(),
+                origin: blame.origin,
+                was_called: blame.reason != Reason::ScopeEnded,
+                scope: self.id,
+                name: inner.name,
+                at: Some(walk.now),
+            },
         })
     }
 }
