@@ -15,10 +15,11 @@ use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context as TaskContext, Poll};
 
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::{CancelScope, Canceled, Context, Reason};
 
@@ -63,6 +64,8 @@ pub struct Group<T, E> {
     tasks: JoinSet<(usize, Ended<T, E>)>,
     /// Permits to run; `None` without a limit.
     permits: Option<Arc<Semaphore>>,
+    /// How many tasks have failed: the rank of the next failure. Tasks are joined in another order than they fail.
+    failed: Arc<AtomicUsize>,
     spawned: usize,
 }
 
@@ -81,7 +84,8 @@ enum Failure<E> {
 /// How one task ended.
 enum Ended<T, E> {
     Finished(T),
-    Failed(Failure<E>),
+    /// With its rank among the failures.
+    Failed(usize, Failure<E>),
 }
 
 impl<T: Send + 'static, E: Send + 'static> Group<T, E> {
@@ -96,6 +100,7 @@ impl<T: Send + 'static, E: Send + 'static> Group<T, E> {
             scope: ctx.with_cancel(),
             tasks: JoinSet::new(),
             permits: None,
+            failed: Arc::default(),
             spawned: 0,
         }
     }
@@ -131,11 +136,17 @@ impl<T: Send + 'static, E: Send + 'static> Group<T, E> {
         let context = self.scope.context();
         let canceller = self.scope.canceller();
         let permits = self.permits.clone();
+        let failed = Arc::clone(&self.failed);
         self.tasks.spawn(async move {
-            let ended = take_part(context, permits, work).await;
-            if matches!(ended, Ended::Failed(_)) {
-                canceller.cancel_for(Reason::Sibling);
-            }
+            let ended = match take_part(context, permits, work).await {
+                Ok(result) => Ended::Finished(result),
+                Err(failure) => {
+                    // Relaxed: a number. It is drawn before anybody is told, so what the others answer ranks later.
+                    let rank = failed.fetch_add(1, Ordering::Relaxed);
+                    canceller.cancel_for(Reason::Sibling);
+                    Ended::Failed(rank, failure)
+                }
+            };
             (place, ended)
         });
     }
@@ -151,31 +162,38 @@ impl<T: Send + 'static, E: Send + 'static> Group<T, E> {
     /// The first failure in time: a task's error, a panic, or the context's end if that kept work from being begun.
     pub async fn wait(mut self) -> Result<Vec<T>, GroupError<E>> {
         let mut results: Vec<Option<T>> = (0..self.spawned).map(|_| None).collect();
-        let mut first: Option<Failure<E>> = None;
-        let mut others = Vec::new();
+        let mut failures = Vec::new();
         while let Some(joined) = self.tasks.join_next().await {
-            // A task catches its own panics and nobody else can abort it.
-            let Ok((place, ended)) = joined else { continue };
-            match ended {
-                Ended::Finished(result) => results[place] = Some(result),
-                Ended::Failed(failure) if first.as_ref().is_none_or(Failure::is_weaker) => {
-                    if let Some(Failure::Error(error)) = first.replace(failure) {
-                        others.push(error);
-                    }
-                }
-                Ended::Failed(Failure::Error(error)) => others.push(error),
-                Ended::Failed(Failure::Panicked(_) | Failure::Canceled(_)) => {}
+            match joined {
+                Ok((place, Ended::Finished(result))) => results[place] = Some(result),
+                Ok((_, Ended::Failed(rank, failure))) => failures.push((rank, failure)),
+                Err(error) => failures.push(self.lost(error)),
             }
         }
-        match first {
-            Some(first) => Err(GroupError { first, others }),
+        match GroupError::of(failures) {
+            Some(error) => Err(error),
             None => Ok(results.into_iter().flatten().collect()),
         }
+    }
+
+    /// The failure of a task that has no answer: its work panicked while it was dropped, or its runtime has shut down.
+    fn lost(&self, error: JoinError) -> (usize, Failure<E>) {
+        let rank = self.failed.fetch_add(1, Ordering::Relaxed);
+        self.scope.cancel_for(Reason::Sibling);
+        let message = match error.try_into_panic() {
+            Ok(panic) => message(&*panic),
+            Err(error) => error.to_string(),
+        };
+        (rank, Failure::Panicked(message))
     }
 }
 
 /// A task's life: a place, then the work, with its panic caught.
-async fn take_part<T, E, W, F>(context: Context, permits: Option<Arc<Semaphore>>, work: W) -> Ended<T, E>
+async fn take_part<T, E, W, F>(
+    context: Context,
+    permits: Option<Arc<Semaphore>>,
+    work: W,
+) -> Result<T, Failure<E>>
 where
     W: FnOnce(Context) -> F,
     F: Future<Output = Result<T, E>>,
@@ -193,7 +211,7 @@ where
         .and_then(|permit| context.check().map(|()| permit))
     {
         Ok(permit) => permit,
-        Err(end) => return Ended::Failed(Failure::Canceled(end)),
+        Err(end) => return Err(Failure::Canceled(end)),
     };
     let called = std::panic::catch_unwind(AssertUnwindSafe(|| Box::pin(work(context))));
     let answer = match called {
@@ -202,9 +220,8 @@ where
     };
     drop(permit);
     match answer {
-        Ok(Ok(result)) => Ended::Finished(result),
-        Ok(Err(error)) => Ended::Failed(Failure::Error(error)),
-        Err(panic) => Ended::Failed(Failure::Panicked(message(&*panic))),
+        Ok(answer) => answer.map_err(Failure::Error),
+        Err(panic) => Err(Failure::Panicked(message(&*panic))),
     }
 }
 
@@ -237,6 +254,21 @@ impl<E> Failure<E> {
 }
 
 impl<E> GroupError<E> {
+    /// The first failure by rank, but one that only tells of another's gives way; with the errors of the rest.
+    fn of(mut failures: Vec<(usize, Failure<E>)>) -> Option<GroupError<E>> {
+        failures.sort_by_key(|(rank, failure)| (failure.is_weaker(), *rank));
+        let mut failures = failures.into_iter().map(|(_, failure)| failure);
+        let first = failures.next()?;
+        let others = failures.filter_map(|failure| match failure {
+            Failure::Error(error) => Some(error),
+            Failure::Panicked(_) | Failure::Canceled(_) => None,
+        });
+        Some(GroupError {
+            first,
+            others: others.collect(),
+        })
+    }
+
     /// The first task's error, if that is what failed.
     pub fn error(&self) -> Option<&E> {
         match &self.first {
