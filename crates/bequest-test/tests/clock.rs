@@ -93,6 +93,45 @@ fn calls_may_use_the_clock_that_makes_them() {
 }
 
 #[test]
+fn a_callback_that_derives_and_advances_sees_its_own_deadline() {
+    let clock = Clock::new();
+    let ctx = clock.context();
+    let (tell, told) = channel();
+    let outer = ctx.with_timeout(SECOND);
+    let (at, root) = (clock.clone(), ctx.clone());
+    outer
+        .after_func(move |_| {
+            let inner = root.with_timeout(SECOND);
+            assert!(!inner.is_done());
+            at.advance(SECOND);
+            tell.send(inner.err().map(|end| end.kind())).unwrap();
+        })
+        .detach();
+    clock.advance(SECOND);
+    assert_eq!(told.try_recv(), Ok(Some(Kind::DeadlineExceeded)));
+    assert_eq!(clock.elapsed(), 2 * SECOND);
+}
+
+#[test]
+fn a_callback_that_advances_sees_the_deadlines_on_the_way() {
+    let clock = Clock::new();
+    let ctx = clock.context();
+    let (tell, told) = channel();
+    let (first, second) = (ctx.with_timeout(SECOND), ctx.with_timeout(2 * SECOND));
+    assert!(!first.is_done() && !second.is_done());
+    let (at, seen) = (clock.clone(), second.context());
+    first
+        .after_func(move |_| {
+            at.advance(5 * SECOND);
+            tell.send(seen.err().and_then(|end| end.at())).unwrap();
+        })
+        .detach();
+    let start = clock.now();
+    clock.advance(SECOND);
+    assert_eq!(told.try_recv(), Ok(Some(start + 2 * SECOND)));
+}
+
+#[test]
 fn a_panic_in_a_call_leaves_the_clock_whole() {
     let clock = Clock::new();
     clock.schedule(SECOND, || panic!("as planned"));

@@ -112,16 +112,15 @@ impl Timers {
 
     /// Ends all that is due and asks for the next alarm. Outside every lock.
     pub(crate) fn ring(self: &Arc<Self>) {
+        // The alarm that was set is the one that rings.
+        self.lock().alarm = None;
         while self.expire_batch() {}
-        let mut queue = self.lock();
-        queue.alarm = None;
-        if let Some((&(at, _), _)) = queue.armed.first_key_value() {
-            self.announce(queue, at);
-        }
     }
 
     /// Takes out and ends up to [`BATCH`] due entries; whether there may be more.
-    fn expire_batch(&self) -> bool {
+    ///
+    /// The next alarm is asked for before they are ended: whoever is told may move the clock on.
+    fn expire_batch(self: &Arc<Self>) -> bool {
         let now = self.clock().now();
         let mut queue = self.lock();
         let mut due = Vec::new();
@@ -131,7 +130,11 @@ impl Timers {
                 _ => break,
             }
         }
-        drop(queue);
+        let next = queue.armed.first_key_value().map(|(key, _)| key.0);
+        match next {
+            Some(at) if self.clock.is_some() => self.announce(queue, at),
+            _ => drop(queue),
+        }
         let more = due.len() == BATCH;
         for entry in due {
             if let Some(entry) = entry.upgrade() {
