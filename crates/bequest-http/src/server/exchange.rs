@@ -38,11 +38,9 @@ pub(super) struct Exchange {
     status: AtomicU16,
     /// Bytes of body handed to the connection. Written by the response body only.
     bytes: AtomicU64,
-    /// Invariant 1.
-    finished: AtomicBool,
     /// Whether the handler goes on after the exchange is over; its detached context then does too.
     lingers: AtomicBool,
-    /// Lowered with `finish`, not with the last handle: a lingering handler is no live request.
+    /// Taken by `finish`, once (invariant 1), and not dropped with the last handle: a lingering handler is no live request.
     live: Mutex<Option<Raised>>,
 }
 
@@ -81,7 +79,6 @@ impl Exchange {
             began: server.stopwatch.now(),
             status: AtomicU16::new(0),
             bytes: AtomicU64::new(0),
-            finished: AtomicBool::new(false),
             lingers: AtomicBool::new(false),
             live: Mutex::new(Some(server.tally.requests.raise())),
             conn,
@@ -185,14 +182,15 @@ impl Exchange {
 
     /// The exchange is over: the client has its answer to the end, or will never have it.
     pub(super) fn finish(&self, reason: Reason) {
-        if self.finished.swap(true, Relaxed) {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if live.is_none() {
             return;
         }
         self.scope.cancel_for(reason);
         if !self.lingers.load(Relaxed) {
             self.end_detached(reason);
         }
-        drop(self.live.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(live);
         self.conn.request_ended();
         let Some(end) = self.scope.err() else { return };
         self.count(&end);

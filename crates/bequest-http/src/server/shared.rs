@@ -5,9 +5,9 @@
 //! which ends last, when nothing is waited for any longer.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bequest::{CancelScope, Context};
+use bequest::Context;
 
 use super::builder::ConnContext;
 use super::disconnect::Disconnect;
@@ -33,7 +33,10 @@ pub(super) struct Shared {
 }
 
 /// The time since the server began, on the clock of its context.
-pub(super) struct Stopwatch(CancelScope);
+pub(super) struct Stopwatch {
+    clock: Context,
+    began: Instant,
+}
 
 impl Shared {
     /// Lets this much time pass.
@@ -49,14 +52,14 @@ impl Shared {
 }
 
 impl Stopwatch {
-    /// A reference deadline so far away that it never passes; what is missing from it is the time that has gone by.
-    const SPAN: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-
     pub(super) fn start(clock: &Context) -> Stopwatch {
-        Stopwatch(clock.with_timeout(Stopwatch::SPAN))
+        Stopwatch {
+            clock: clock.clone(),
+            began: clock.now(),
+        }
     }
 
     pub(super) fn now(&self) -> Duration {
-        Stopwatch::SPAN - self.0.remaining().unwrap_or(Stopwatch::SPAN)
+        self.clock.now().saturating_duration_since(self.began)
     }
 }

@@ -401,6 +401,29 @@ async fn s24_s25_responses_that_have_no_body_end_and_are_not_gone() {
 }
 
 #[tokio::test]
+async fn s24_an_exhausted_content_length_is_the_end_of_a_body_that_says_nothing() {
+    let (service, mut arrivals) = probe();
+    let server = TestServer::start(service).await;
+    let mut client = Http1::connect(server.addr).await;
+    client.request("GET", "/").await;
+    let mut arrival = arrivals.next().await;
+    let (mut sender, body) = http_body_util::channel::Channel::<Bytes, std::io::Error>::new(1);
+    let response = http::Response::builder().header("content-length", 5);
+    arrival.answer(
+        response
+            .body(body.map_err(Into::into).boxed_unsync())
+            .expect("a response"),
+    );
+    sender
+        .send_data(Bytes::from_static(b"whole"))
+        .await
+        .expect("the body is read");
+    assert_eq!(client.answer().await.body, "whole");
+    assert_eq!(arrival.end().await.reason(), Reason::ResponseEnded);
+    drop(sender);
+}
+
+#[tokio::test]
 async fn connections_over_the_cap_wait_their_turn() {
     let (service, mut arrivals) = probe();
     let limits = Limits {

@@ -9,7 +9,7 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
 
-use super::common::{Http1, Http2, TestClock, TestServer, full, guard, probe, until};
+use super::common::{Http1, Http2, RawHttp2, TestClock, TestServer, full, guard, probe, until};
 
 const STEP: Duration = Duration::from_millis(500);
 
@@ -36,6 +36,29 @@ async fn idle_connections_of_both_protocols_delay_nothing() {
     assert_eq!(clock.elapsed(), Duration::ZERO);
     assert_eq!(summary.end.reason(), Reason::Shutdown);
     assert_eq!((summary.statistics.served, summary.unfinished), (2, 0));
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_no_part_in_the_goodbye_is_given_its_time_and_not_more() {
+    let clock = TestClock::new();
+    let (service, _arrivals) = probe();
+    let mut server = TestServer::with(Server::builder(), clock.context(), service).await;
+    let mut client = RawHttp2::connect(server.addr).await;
+    // Idle for a while already: that does not count against it.
+    clock.advance(Duration::from_secs(30));
+    server.process.cancel();
+    let (end, waited) = clock.step_until(STEP, "the close", server.events.closed()).await;
+    assert_eq!(end.reason(), Reason::Shutdown);
+    assert!(
+        waited >= Duration::from_secs(2) && waited < Duration::from_secs(10),
+        "{waited:?}"
+    );
+    let mut goodbyes = 0;
+    while let Some(frame) = client.next().await {
+        goodbyes += usize::from(frame.kind == RawHttp2::GOAWAY);
+    }
+    assert!(goodbyes > 0, "closed with a word");
+    assert_eq!(server.ended().await.unfinished, 0);
 }
 
 #[tokio::test]

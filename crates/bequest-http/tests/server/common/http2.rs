@@ -100,6 +100,7 @@ impl RawHttp2 {
     pub(crate) const RST_STREAM: u8 = 3;
     pub(crate) const SETTINGS: u8 = 4;
     pub(crate) const PING: u8 = 6;
+    pub(crate) const GOAWAY: u8 = 7;
     pub(crate) const END_STREAM: u8 = 1;
     pub(crate) const END_HEADERS: u8 = 4;
     pub(crate) const ACK: u8 = 1;
