@@ -80,13 +80,20 @@ pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
     };
     let service = routes::public(Arc::clone(&app));
     let again = signals.again().clone();
-    let serving = parts.server.limits(limits).serve(public, service, &signals);
-    let summary = tokio::select! {
-        summary = serving => summary?,
-        // A second signal: everything at once, by dropping the server.
+    let serving = async {
+        let summary = parts
+            .server
+            .limits(limits)
+            .serve(public, service, &signals)
+            .await?;
+        let told = app.jobs.shut_down(app.settings.drain).await;
+        Ok::<_, Failure>((summary, told))
+    };
+    let (summary, told) = tokio::select! {
+        outcome = serving => outcome?,
+        // A second signal: everything at once, by dropping the server and waiting for no job.
         end = again.done() => return Err(format!("stopped at once: {end}").into()),
     };
-    let told = app.jobs.shut_down(app.settings.drain).await;
     report(&summary, told);
     close(&app, parts.backend).await;
     admin_server.abort();

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bequest::Kind;
 use bequest_http::server::{Dropped, Finished, Observer, PanicReport};
+use http::Uri;
 use serde_json::{Value, json};
 
 /// Listens to a server and writes what it hears.
@@ -53,7 +54,7 @@ impl Observer for Log {
             "time": timestamp(SystemTime::now()),
             "listener": self.listener,
             "method": request.method.as_str(),
-            "target": request.uri.to_string(),
+            "target": target(request.uri),
             "status": request.logged_status().as_u16(),
             "bytes": request.bytes,
             "elapsed_ms": millis(request.elapsed),
@@ -70,7 +71,7 @@ impl Observer for Log {
             "listener": self.listener,
             "level": "error",
             "method": panic.method.as_str(),
-            "target": panic.uri.to_string(),
+            "target": target(panic.uri),
             "message": panic.panic.to_string(),
         }));
     }
@@ -82,7 +83,7 @@ impl Observer for Log {
             "listener": self.listener,
             "level": "warn",
             "method": dropped.method.as_str(),
-            "target": dropped.uri.to_string(),
+            "target": target(dropped.uri),
             "message": format!("a handler was dropped before it had finished: {}", dropped.why),
         }));
     }
@@ -97,6 +98,12 @@ fn write_line(line: &Value) {
     let line = format!("{line}\n");
     // There is nowhere left to report to if the standard error stream is gone, and no reason to stop serving.
     std::io::stderr().lock().write_all(line.as_bytes()).ok();
+}
+
+/// What was asked for, alike on both protocols: HTTP/2 puts scheme and host before it.
+fn target(uri: &Uri) -> String {
+    uri.path_and_query()
+        .map_or_else(|| uri.to_string(), ToString::to_string)
 }
 
 fn millis(span: Duration) -> f64 {

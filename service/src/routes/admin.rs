@@ -93,8 +93,10 @@ async fn readyz(State(app): State<Arc<App>>) -> Response {
 async fn metrics(State(app): State<Arc<App>>) -> Response {
     let server = app.server.snapshot();
     let contexts = inspect::statistics();
+    let statements = app.store.statistics();
+    let (reading, writing) = (&statements.readers, &statements.writer);
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-    let rows: [(&str, &str, u64); 13] = [
+    let rows: [(&str, &str, u64); 15] = [
         (
             "bequest_requests_answered_total",
             "counter",
@@ -129,10 +131,16 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
             "gauge",
             contexts.armed_deadlines as u64,
         ),
+        ("bequest_statements_running", "gauge", statements.running() as u64),
         (
-            "bequest_statements_running",
-            "gauge",
-            app.store.statistics().running() as u64,
+            "bequest_statements_total",
+            "counter",
+            reading.accepted + writing.accepted,
+        ),
+        (
+            "bequest_statements_interrupted_total",
+            "counter",
+            reading.interrupted + writing.interrupted,
         ),
         (
             "bequest_search_statements_running",

@@ -122,10 +122,13 @@ impl fmt::Display for SearchError {
             SearchError::Ended(end) => write!(f, "{end}"),
             SearchError::Exchange(error) => {
                 write!(f, "the search back end could not be asked: {error}")?;
-                match error.source() {
-                    Some(source) => write!(f, ": {source}"),
-                    None => Ok(()),
+                // What the system said, such as a refused connection, is the last of the chain.
+                let mut source = error.source();
+                while let Some(deeper) = source {
+                    write!(f, ": {deeper}")?;
+                    source = deeper.source();
                 }
+                Ok(())
             }
             SearchError::Status(status) => write!(f, "the search back end answered {status}"),
             SearchError::Schema(what) => write!(

@@ -1,0 +1,137 @@
+//! The admin listener: health, metrics, and the live contexts.
+
+use crate::service;
+use crate::support::client::{Client, ask};
+use crate::support::until;
+
+const LONG: &str = "/store?key=open&ms=60000";
+
+#[test]
+fn lives_and_is_ready() {
+    let service = service(&[]);
+    assert_eq!(service.admin("/livez").body, "ok\n");
+    let ready = service.admin("/readyz");
+    assert_eq!((ready.status, &ready.json()["ready"]), (200, &true.into()));
+}
+
+#[test]
+fn is_not_ready_while_draining() {
+    let mut service = service(&["--drain", "1h"]);
+    let client = Client::begin(service.public, LONG);
+    service.until_metric("bequest_requests", 1);
+    service.signal("TERM");
+    let draining = until("503 of /readyz", || {
+        Some(service.admin("/readyz")).filter(|ready| ready.status == 503)
+    });
+    assert_eq!(draining.json()["ready"], false);
+    assert_eq!(service.admin("/livez").status, 200, "it is alive all the same");
+    drop(client);
+    assert!(
+        service.ended().success(),
+        "the last request was all it waited for"
+    );
+}
+
+#[test]
+fn metrics_are_in_the_format_of_prometheus() {
+    let service = service(&[]);
+    service.get("/search?q=golang");
+    let text = service.admin("/metrics").body;
+    let lines: Vec<_> = text.lines().collect();
+    for pair in lines.chunks(2) {
+        let [declared, sample] = pair else {
+            panic!("an odd line in {text}")
+        };
+        let (name, value) = sample.split_once(' ').unwrap();
+        let kind = if name.ends_with("_total") {
+            "counter"
+        } else {
+            "gauge"
+        };
+        assert_eq!(*declared, format!("# TYPE {name} {kind}"));
+        value.parse::<u64>().unwrap();
+    }
+    assert!(service.metric("bequest_requests_answered_total") >= 1);
+}
+
+#[test]
+fn an_open_request_is_seen_live_and_its_end_with_the_reason() {
+    let service = service(&[]);
+    let client = Client::begin(service.public, LONG);
+    service.until_metric("bequest_requests", 1);
+    let request = until("the live request", || {
+        let contexts = service.admin("/debug/contexts.json").json();
+        let rows = contexts["live"].as_array().unwrap().clone();
+        // The admin listener's own request is live too, for as long as it takes to answer this.
+        rows.into_iter()
+            .find(|row| row["name"] == "request" && row["age_ms"].as_u64() > Some(20))
+    });
+    let left = request["budget_left_ms"].as_u64().unwrap();
+    assert!((1..30_000).contains(&left), "{request}");
+    assert!(request["ended"].is_null());
+    let connection = request["parents"][0].as_u64().unwrap();
+    let text = service.admin("/debug/contexts.txt").body;
+    let line = text.lines().find(|line| {
+        line.trim_start()
+            .starts_with(&format!("request {}", request["id"]))
+    });
+    assert!(
+        line.unwrap().ends_with(" left") || line.unwrap().contains(" left  "),
+        "{text}"
+    );
+
+    drop(client);
+    let ended = until("the end in the list", || {
+        let contexts = service.admin("/debug/contexts.json").json();
+        let rows = contexts["ended"].as_array().unwrap().clone();
+        rows.into_iter()
+            .find(|row| row["id"] == connection || row["id"] == request["id"])
+    });
+    assert_eq!(ended["reason"], "client disconnected");
+    assert_eq!(ended["kind"], "context canceled");
+    let text = service.admin("/debug/contexts.txt").body;
+    let (_, ends) = text.split_once("last ends, newest first").unwrap();
+    assert!(ends.contains("client disconnected"), "{text}");
+}
+
+#[test]
+fn the_page_shows_the_tree_and_refreshes_itself() {
+    let service = service(&[]);
+    let page = service.admin("/debug/contexts");
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    assert_eq!(page.header("refresh"), Some("1"));
+    assert!(
+        page.body.contains("\n    request "),
+        "itself, below its connection: {}",
+        page.body
+    );
+    assert_eq!(service.admin("/style.css").status, 200);
+}
+
+#[test]
+fn without_inspection_nothing_is_listed() {
+    let service = service(&["--no-inspect"]);
+    assert!(
+        service
+            .admin("/debug/contexts.txt")
+            .body
+            .starts_with("listing is switched off\n0 live\n")
+    );
+}
+
+#[test]
+fn is_reached_by_address_alone() {
+    let service = service(&[]);
+    let as_host = |host: &str| ask(service.admin, "GET", "/debug/contexts.json", &[("host", host)]);
+    for host in ["rebind.example", "rebind.example:7070", "127.0.0.1.example", ""] {
+        let answer = as_host(host);
+        assert_eq!(
+            (answer.status, &answer.json()["Code"]),
+            (403, &"host".into()),
+            "{host:?}"
+        );
+    }
+    for host in ["localhost", "127.0.0.1:7070", "[::1]"] {
+        assert_eq!(as_host(host).status, 200, "{host:?}");
+    }
+}
