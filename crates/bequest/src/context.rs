@@ -73,8 +73,10 @@ impl Context {
     #[track_caller]
     pub fn todo() -> Context {
         static TODO: OnceLock<Arc<Node>> = OnceLock::new();
+        // Outside the closure, which is not its caller's place.
+        let caller = Location::caller();
         let node = TODO.get_or_init(|| {
-            let node = Node::root(Location::caller(), None);
+            let node = Node::root(caller, None);
             node.set_name("todo");
             node
         });
@@ -222,9 +224,9 @@ impl Context {
     #[must_use]
     #[track_caller]
     pub fn without_cancel(&self) -> Context {
-        let node = self
-            .own_timers()
-            .map(|timers| Node::root(Location::caller(), Some(timers)));
+        // Outside the closure, which is not its caller's place.
+        let caller = Location::caller();
+        let node = self.own_timers().map(|timers| Node::root(caller, Some(timers)));
         Context {
             node,
             values: self.values.clone(),

@@ -233,7 +233,7 @@ impl Stopper for Limited<'_> {
 
     fn poll_stop(&mut self, task: &TaskContext<'_>) -> Poll<Canceled> {
         if self.is_over() {
-            return Poll::Ready(self.own_end());
+            return Poll::Ready(self.first_end());
         }
         Limited::poll_stop(self, task).map(|stop| match stop {
             Stop::Outer(end) => end,
@@ -349,6 +349,15 @@ impl<'a> Limited<'a> {
             Some((bell, _)) if bell.listen(task.waker()) => Poll::Ready(Stop::Own),
             _ => Poll::Pending,
         }
+    }
+
+    /// The limit has passed: the context's end, if that came before, or the limit's own. The first event wins.
+    #[cold]
+    fn first_end(&self) -> Canceled {
+        let came_before = |end: &Canceled| self.at.is_none_or(|limit| end.at().is_some_and(|at| at < limit));
+        self.outer_end()
+            .filter(came_before)
+            .unwrap_or_else(|| self.own_end())
     }
 
     #[cold]

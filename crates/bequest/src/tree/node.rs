@@ -293,6 +293,8 @@ impl Node {
         let first = walk.mark(Arc::clone(self), event);
         walk.mark_below();
         if first {
+            // The walk is dropped last, and with it handles that may be the last to a node and its cause: destructors
+            // are foreign, and a panic in one must not keep the news from anybody.
             walk.settle().run(run);
         }
     }
@@ -415,7 +417,9 @@ impl Node {
             }
             left.push(parent);
         }
-        if let Some(key) = lock(&self.inner).timer.take() {
+        // Taken in a statement of its own: the lock is let go of before the timers' is asked for (invariant 6).
+        let timer = lock(&self.inner).timer.take();
+        if let Some(key) = timer {
             self.timers().remove(key);
         }
         if std::mem::take(&mut self.listed) {
@@ -478,6 +482,8 @@ struct Walk {
     /// Marked, but their children not yet.
     open: Vec<Arc<Node>>,
     marked: Vec<Arc<Node>>,
+    /// What kept settled nodes with detached callbacks alive.
+    keepers: Vec<Arc<Node>>,
 }
 
 impl Walk {
@@ -487,6 +493,7 @@ impl Walk {
             timers: node.own_timers(),
             open: Vec::new(),
             marked: Vec::new(),
+            keepers: Vec::new(),
         }
     }
 
@@ -540,16 +547,15 @@ impl Walk {
     }
 
     /// Takes everybody who is to be told out of the lists.
-    fn settle(self) -> Tell {
+    fn settle(&mut self) -> Tell {
         let mut tell = Tell::default();
-        let mut keepers = Vec::new();
         for node in &self.marked {
             let Some(end) = node.end.get() else { continue };
             let mut inner = lock(&node.inner);
             let (waiters, callbacks) = (inner.waiters.take_all(), inner.callbacks.take_all());
             let children = inner.children.take_all();
             let timer = inner.timer.take();
-            keepers.extend(inner.keeper.take());
+            self.keepers.extend(inner.keeper.take());
             // Release: pairs with the Acquire load in `end_with`; every mark of this walk happened before.
             node.state.store(SETTLED, Ordering::Release);
             drop(inner);

@@ -75,7 +75,7 @@ fn run_all(callbacks: Vec<(Callback, Canceled)>) {
 
 /// The panic hook has reported a panic by the time it is caught here; what is left to do is to count it, and to see
 /// that dropping its payload does no further harm.
-fn guarded(work: impl FnOnce()) {
+pub(super) fn guarded(work: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
         PANICS.fetch_add(1, Ordering::Relaxed);
         if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {

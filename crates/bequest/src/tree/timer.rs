@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
 use std::time::Instant;
 
+use super::tell::guarded;
 use crate::clock::{Alarm, Clock, SystemClock};
 
 /// Something that has a deadline: a node, or a limit on a single await.
@@ -138,7 +139,8 @@ impl Timers {
         let more = due.len() == BATCH;
         for entry in due {
             if let Some(entry) = entry.upgrade() {
-                entry.expire();
+                // It may be the last handle to a cause: a panic in that destructor must not end the thread.
+                guarded(|| entry.expire());
             }
         }
         more

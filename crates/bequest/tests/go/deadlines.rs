@@ -5,7 +5,7 @@ use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
 use bequest::clock::Clock;
-use bequest::{Context, Kind, Reason};
+use bequest::{Context, Kind, Reason, inspect};
 
 use crate::clock::Manual;
 use crate::poll::poll_once;
@@ -140,6 +140,16 @@ fn c24_a_wall_clock_deadline_is_converted_once() {
     assert!(!scope.is_done(), "later steps of the wall clock are not followed");
     clock.advance(10 * SECOND);
     assert_eq!(scope.err().unwrap(), Kind::DeadlineExceeded);
+}
+
+#[test]
+fn c25_a_timer_is_dropped_on_cancel() {
+    let root = Context::with_clock(Manual::new());
+    let scope = root.with_timeout(SECOND);
+    assert!(!scope.is_done());
+    assert_eq!(inspect::on_clock_of(&root).armed_deadlines, 1);
+    scope.cancel();
+    assert_eq!(inspect::on_clock_of(&root).armed_deadlines, 0);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Go's context, behaviour by behaviour: rows C1 to C49, under their numbers.
 //!
 //! `README.md` beside this file lists every row: where it is tested, and where we differ and why. Rows that need
-//! tokio are in `tokio.rs`, rows about allocations in `../budget.rs`, those about armed timers in `../timers.rs`.
+//! tokio are in `tokio.rs`, rows about allocations in `../budget.rs`.
 
 #[path = "../support/clock.rs"]
 mod clock;
