@@ -14,8 +14,8 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::Weak;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
@@ -30,7 +30,8 @@ use super::panic;
 
 /// What becomes of a handler when its client leaves before the answer.
 ///
-/// In every mode the request's context ends with the reason. The mode says what happens to the handler itself.
+/// In every mode the request's context ends with the reason. The mode says what happens to the handler itself, once it
+/// has begun: a handler is not begun for a client that has left already, except where the whole server detaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disconnect {
     /// It is dropped at once, at the await where it stands. For handlers that are safe to drop anywhere.
@@ -157,6 +158,14 @@ pub(super) fn discard<R>(handler: Handler<R>, exchange: &Exchange, why: WhyDropp
     }
     exchange.end_detached(Reason::ScopeEnded);
     exchange.report_dropped(why);
+}
+
+/// Drops a handler that was never begun, as its client had left already, and counts it.
+pub(super) fn forget<R>(handler: Handler<R>, exchange: &Exchange) {
+    if let Err(panic) = panic::catch(|| drop(handler)) {
+        exchange.report_panic(&panic);
+    }
+    exchange.server().tally.not_begun.fetch_add(1, Relaxed);
 }
 
 /// Polls a lingering handler until it has finished, its time is over, or the server's last step has come.

@@ -190,10 +190,15 @@ impl Exchange {
         if !self.lingers.load(Relaxed) {
             self.end_detached(reason);
         }
-        drop(live);
         self.conn.request_ended();
-        let Some(end) = self.scope.err() else { return };
+        let end = self.scope.err().expect("cancelled above");
         self.count(&end);
+        self.report_finished(&end);
+        // Last, so that a gauge of zero says that all has been counted.
+        drop(live);
+    }
+
+    fn report_finished(&self, end: &Canceled) {
         let status = StatusCode::from_u16(self.status.load(Relaxed)).ok();
         self.server().observe(|observer| {
             observer.request_finished(&Finished {
@@ -205,7 +210,7 @@ impl Exchange {
                 status,
                 bytes: self.bytes.load(Relaxed),
                 elapsed: self.server().stopwatch.now().saturating_sub(self.began),
-                end: &end,
+                end,
             });
         });
     }

@@ -5,7 +5,8 @@
 //! 1. The handler is polled inside the connection's future (on HTTP/2: of its stream). There is no task for each request.
 //! 2. The handler is told before anything else happens to it: its context ends first, and only then may it be dropped,
 //!    moved or answered for.
-//! 3. What hyper drops is never lost: [`Exchanging`]'s drop hands an unfinished handler to `disconnect`.
+//! 3. A handler is not begun for a client that has left already, unless the server detaches its handlers.
+//! 4. What hyper drops is never lost: [`Exchanging`]'s drop hands an unfinished handler to `disconnect`.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -24,7 +25,7 @@ use tower_service::Service;
 use super::BoxError;
 use super::body::{RequestBody, ResponseBody};
 use super::connection::Connection;
-use super::disconnect::{Disconnect, ExchangeHandle, Handler, discard, linger};
+use super::disconnect::{Disconnect, ExchangeHandle, Handler, discard, forget, linger};
 use super::exchange::Exchange;
 use super::observe::{WhyDropped, is_departure};
 use super::panic;
@@ -66,6 +67,8 @@ pub(super) struct ConnectionService<S> {
 pub(super) struct Exchanging<B: Send + 'static> {
     /// `None` once it has finished or was handed on.
     handler: Option<Handler<Result<Response<B>, BoxError>>>,
+    /// Whether the handler was polled at all.
+    begun: bool,
     exchange: Arc<Exchange>,
     /// Waits for the context's end and the time after it. Made when the handler first has to wait.
     overseer: Option<Pin<Box<dyn Future<Output = Verdict> + Send>>>,
@@ -109,6 +112,7 @@ impl<S: App> hyper::service::Service<Request<Incoming>> for ConnectionService<S>
         let handler = self.service.clone().handle(request);
         Exchanging {
             handler: Some(handler),
+            begun: false,
             exchange,
             overseer: None,
         }
@@ -123,6 +127,7 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        this.begun = true;
         let handler = this.handler.as_mut().expect("polled again after it was ready");
         match panic::catch(|| handler.as_mut().poll(cx)) {
             Ok(Poll::Ready(answer)) => {
@@ -219,9 +224,16 @@ impl<B: Send + 'static> Drop for Exchanging<B> {
         let Some(handler) = self.handler.take() else {
             return;
         };
-        self.exchange.let_linger();
+        let detached = matches!(self.exchange.disconnect(), Disconnect::Detach(_));
+        if self.begun || detached {
+            self.exchange.let_linger();
+        }
         self.exchange.finish(self.exchange.conn().departure());
-        linger(handler, self.exchange.clone(), Duration::ZERO);
+        if self.begun || detached {
+            linger(handler, self.exchange.clone(), Duration::ZERO);
+        } else {
+            forget(handler, &self.exchange);
+        }
     }
 }
 

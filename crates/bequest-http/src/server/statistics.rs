@@ -44,6 +44,8 @@ pub struct Snapshot {
     pub timed_out: u64,
     /// Requests whose context was ended by the shutdown of the server.
     pub shut_down: u64,
+    /// Handlers that were not begun, as their client had left already.
+    pub not_begun: u64,
     /// Handlers dropped before they had finished: their grace was over, or there was no room to linger.
     pub dropped: u64,
     /// Of those, handlers dropped at once because too many were lingering already.
@@ -64,6 +66,7 @@ pub(super) struct Tally {
     pub(super) client_gone: AtomicU64,
     pub(super) timed_out: AtomicU64,
     pub(super) shut_down: AtomicU64,
+    pub(super) not_begun: AtomicU64,
     pub(super) dropped: AtomicU64,
     pub(super) refused_grace: AtomicU64,
     pub(super) panicked: AtomicU64,
@@ -96,6 +99,7 @@ impl Statistics {
             client_gone: tally.client_gone.load(Relaxed),
             timed_out: tally.timed_out.load(Relaxed),
             shut_down: tally.shut_down.load(Relaxed),
+            not_begun: tally.not_begun.load(Relaxed),
             dropped: tally.dropped.load(Relaxed),
             refused_grace: tally.refused_grace.load(Relaxed),
             panicked: tally.panicked.load(Relaxed),

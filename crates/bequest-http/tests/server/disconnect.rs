@@ -12,7 +12,7 @@ use http::Request;
 use tokio::sync::{mpsc, oneshot};
 use tower_layer::Layer;
 
-use super::common::{Http1, Http2, TestClock, TestServer, full, guard, probe, until};
+use super::common::{Arrivals, Event, Http1, Http2, TestClock, TestServer, full, guard, probe, until};
 
 const STEP: Duration = Duration::from_millis(500);
 
@@ -54,7 +54,7 @@ async fn a_handler_in_grace_is_told_and_finishes_its_tidying_up() {
             .events
             .rest()
             .iter()
-            .all(|event| !matches!(event, super::common::Event::Dropped(_)))
+            .all(|event| !matches!(event, Event::Dropped(_)))
     );
 }
 
@@ -113,7 +113,7 @@ async fn a_detached_handler_is_not_told_and_finishes() {
         server.statistics.snapshot().detached == 1
     })
     .await;
-    let super::common::Event::Finished { end, logged, .. } = server.events.finished().await else {
+    let Event::Finished { end, logged, .. } = server.events.finished().await else {
         unreachable!()
     };
     assert_eq!((end.reason(), logged.as_u16()), (Reason::ClientGone, 499));
@@ -201,6 +201,50 @@ async fn the_innermost_layer_decides() {
     assert_eq!(told.end().await.reason(), Reason::ClientGone);
     until("the grace", || server.statistics.snapshot().in_grace == 1).await;
     assert_eq!(server.statistics.snapshot().detached, 0);
+}
+
+/// Lets a client send its second request and leave before the server reads either.
+async fn leave_before_the_beginning(mode: Disconnect) -> (TestServer, Arrivals) {
+    let (service, mut arrivals) = probe();
+    let builder = Server::builder().disconnect(mode);
+    let server = TestServer::with(builder, Context::background(), service).await;
+    let mut client = Http1::connect(server.addr).await;
+    client.request("GET", "/first").await;
+    arrivals.next().await.answer(full("1"));
+    client.answer().await;
+    // No await in between, and one thread: the server sees the request and the end of the connection together.
+    let request = b"GET /second HTTP/1.1\r\nhost: test\r\n\r\n";
+    assert_eq!(
+        client.stream.try_write(request).expect("room in the socket"),
+        request.len()
+    );
+    drop(client);
+    (server, arrivals)
+}
+
+#[tokio::test]
+async fn a_handler_is_not_begun_for_a_client_that_has_left() {
+    let (mut server, mut arrivals) = leave_before_the_beginning(Disconnect::default()).await;
+    until("the departure", || server.statistics.snapshot().client_gone == 1).await;
+    until("the count", || server.statistics.snapshot().not_begun == 1).await;
+    server.events.finished().await;
+    let Event::Finished { path, end, .. } = server.events.finished().await else {
+        unreachable!()
+    };
+    assert_eq!((path.as_str(), end.reason()), ("/second", Reason::ClientGone));
+    assert_eq!(server.stop().await.statistics.dropped, 0);
+    assert!(arrivals.is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_detaches_begins_all_the_same() {
+    let mode = Disconnect::Detach(Duration::from_secs(60));
+    let (server, mut arrivals) = leave_before_the_beginning(mode).await;
+    let mut arrival = arrivals.next().await;
+    assert_eq!(arrival.path, "/second");
+    assert!(!arrival.ctx.is_done());
+    arrival.answer(full("to nobody"));
+    assert_eq!(server.stop().await.statistics.not_begun, 0);
 }
 
 #[tokio::test]

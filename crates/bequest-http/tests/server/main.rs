@@ -15,3 +15,4 @@ mod limits;
 mod observe;
 mod panic;
 mod shutdown;
+mod storm;
