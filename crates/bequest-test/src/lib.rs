@@ -30,6 +30,8 @@
 //! | [`test_context`] | a context that ends with the test, and tidying up after it |
 //! | [`Recorder`], [`ResponseWriter`] | was the response touched, even by an empty write |
 //! | `http` (feature) | a request in memory, and what became of it, frame by frame |
+//! | `servers` (feature) | a real server of one's own: what if it hangs, dies, comes back |
+//! | `proxy` (feature) | a network that delays, slices, cuts, resets and swallows |
 //!
 //! # What it is not
 //!
@@ -48,6 +50,10 @@ mod test_context;
 
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "proxy")]
+pub mod proxy;
+#[cfg(all(feature = "servers", unix))]
+pub mod servers;
 
 pub use crate::bubble::Bubble;
 pub use crate::clock::Clock;

@@ -1,0 +1,131 @@
+//! Private servers: they start, hang, die, come back, and leave nothing behind.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
+
+use bequest_test::servers::Postgres;
+
+/// A test that takes this long hangs.
+const HANGS: Duration = Duration::from_secs(20);
+/// "May I speak TLS?": whoever accepts connections answers it with one byte.
+const QUESTION: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
+#[test]
+fn a_server_runs_under_an_account_of_its_own_and_leaves_nothing_behind() {
+    let Some(server) = Postgres::start_or_leave_out() else {
+        return;
+    };
+    let folder = folder_of(&format!("{server:?}"));
+    assert!(fs::metadata(&folder).unwrap().is_dir());
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::fs::MetadataExt;
+        assert_ne!(
+            fs::metadata(format!("{folder}/data/postmaster.pid"))
+                .unwrap()
+                .uid(),
+            0
+        );
+    }
+    let address = server.address();
+    drop(server);
+    assert!(fs::metadata(&folder).is_err(), "{folder} was left");
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn a_frozen_server_hangs_until_it_thaws() {
+    let Some(server) = Postgres::start_or_leave_out() else {
+        return;
+    };
+    assert_eq!(ask(&server, HANGS), Some(b'N'));
+    server.freeze();
+    assert_eq!(ask(&server, Duration::from_millis(100)), None);
+    server.thaw();
+    assert_eq!(ask(&server, HANGS), Some(b'N'));
+}
+
+#[test]
+fn a_killed_server_comes_back_on_the_same_port() {
+    let Some(server) = Postgres::start_or_leave_out() else {
+        return;
+    };
+    let address = server.address();
+    server.freeze();
+    server.kill();
+    assert!(TcpStream::connect(address).is_err());
+    server.restart();
+    assert_eq!(ask(&server, HANGS), Some(b'N'));
+    server.freeze();
+    server.restart();
+    assert_eq!((server.address(), ask(&server, HANGS)), (address, Some(b'N')));
+}
+
+/// The keeper's work: this test runs itself anew, and kills that process.
+#[test]
+fn a_killed_test_leaves_no_server() {
+    const VICTIM: &str = "BEQUEST_TEST_VICTIM";
+    if env::var_os(VICTIM).is_some() {
+        let Some(server) = Postgres::start_or_leave_out() else {
+            return;
+        };
+        let (address, folder) = (server.address(), folder_of(&format!("{server:?}")));
+        writeln!(io::stdout(), "\n{address} {folder}.").unwrap();
+        loop {
+            thread::park();
+        }
+    }
+    if Postgres::start_or_leave_out().is_none() {
+        return;
+    }
+    let mut victim = Command::new(env::current_exe().unwrap())
+        .args(["a_killed_test_leaves_no_server", "--exact", "--nocapture"])
+        .env(VICTIM, "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let mut output = victim.stdout.take().unwrap();
+    while !said.contains("127.0.0.1") || !said.trim_end().ends_with('.') {
+        let mut piece = [0; 256];
+        let length = output.read(&mut piece).unwrap();
+        assert_ne!(length, 0, "{said}");
+        said += &String::from_utf8_lossy(&piece[..length]);
+    }
+    let line = said.lines().find(|line| line.starts_with("127.0.0.1")).unwrap();
+    let (address, folder) = line.trim_end_matches('.').split_once(' ').unwrap();
+    assert!(TcpStream::connect(address).is_ok());
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    eventually("the folder is gone", || fs::metadata(folder).is_err());
+    assert!(TcpStream::connect(address).is_err());
+}
+
+/// The folder, from the server's `Debug`.
+fn folder_of(debug: &str) -> String {
+    debug
+        .split_once("folder: \"")
+        .and_then(|(_, rest)| rest.split_once('"'))
+        .map(|(folder, _)| folder.to_string())
+        .expect("Debug tells the folder")
+}
+
+/// What the server answers within `limit`.
+fn ask(server: &Postgres, limit: Duration) -> Option<u8> {
+    let mut socket = TcpStream::connect(server.address()).unwrap();
+    socket.write_all(&QUESTION).unwrap();
+    socket.set_read_timeout(Some(limit)).unwrap();
+    let mut answer = [0];
+    socket.read_exact(&mut answer).ok().map(|()| answer[0])
+}
+
+fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + HANGS;
+    while !condition() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
