@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bequest::{Canceled, Context};
+use bytes::Bytes;
+use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body;
 use tokio::net::{TcpListener, TcpStream};
@@ -18,7 +20,7 @@ use super::body::RequestBody;
 use super::connection::Connection;
 use super::disconnect::Disconnect;
 use super::limits::Limits;
-use super::observe::{ConnInfo, ListenerInfo, Observer};
+use super::observe::{ConnInfo, ListenerInfo, Observer, StandIn};
 use super::service::App;
 use super::shared::{Shared, Stopwatch};
 use super::shutdown::{Stages, Summary};
@@ -31,11 +33,19 @@ type BaseContext = dyn FnOnce(Context, &ListenerInfo) -> Context + Send;
 /// Makes the context of a connection.
 pub(super) type ConnContext = dyn Fn(Context, &ConnInfo) -> Context + Send + Sync;
 
+/// Makes the context of a request.
+pub(super) type RequestContext = dyn Fn(Context, &Parts, &ConnInfo) -> Context + Send + Sync;
+
+/// Makes the answers that the server gives in a handler's place.
+pub(super) type MakeStandIn = dyn Fn(&StandIn<'_>) -> Response<Bytes> + Send + Sync;
+
 /// The settings of a server that is about to be started. Made by [`Server::builder`](super::Server::builder).
 #[must_use = "a server does nothing until `serve` is called and awaited"]
 pub struct Builder {
     base_context: Option<Box<BaseContext>>,
     conn_context: Option<Arc<ConnContext>>,
+    request_context: Option<Arc<RequestContext>>,
+    stand_in: Option<Arc<MakeStandIn>>,
     limits: Limits,
     disconnect: Disconnect,
     observer: Arc<dyn Observer>,
@@ -53,6 +63,8 @@ impl Builder {
         Builder {
             base_context: None,
             conn_context: None,
+            request_context: None,
+            stand_in: None,
             limits: Limits::default(),
             disconnect: Disconnect::default(),
             observer: Arc::new(()),
@@ -82,6 +94,59 @@ impl Builder {
         make: impl Fn(Context, &ConnInfo) -> Context + Send + Sync + 'static,
     ) -> Builder {
         self.conn_context = Some(Arc::new(make));
+        self
+    }
+
+    /// Makes the context of each request from the one it would otherwise have and from its head: the place for values that
+    /// the handler, the observer and the server's own answers are to share, such as a request id.
+    ///
+    /// What it returns must be derived from what it is given; a context from elsewhere is not told when the request ends.
+    /// It runs on the thread that drives the connection, before the handler, and is to be short.
+    ///
+    /// ```
+    /// use bequest::Key;
+    /// use bequest_http::Server;
+    ///
+    /// static AGENT: Key<String> = Key::new("agent");
+    ///
+    /// let server = Server::builder().request_context(|ctx, head, _conn| {
+    ///     match head.headers.get("user-agent").and_then(|agent| agent.to_str().ok()) {
+    ///         Some(agent) => ctx.with_value(&AGENT, agent.to_owned()),
+    ///         None => ctx,
+    ///     }
+    /// });
+    /// ```
+    pub fn request_context(
+        mut self,
+        make: impl Fn(Context, &Parts, &ConnInfo) -> Context + Send + Sync + 'static,
+    ) -> Builder {
+        self.request_context = Some(Arc::new(make));
+        self
+    }
+
+    /// Makes the answers that the server gives in a handler's place: to a panic, a failure, a limit that passed or a
+    /// shutdown. Short texts otherwise.
+    ///
+    /// It is called before the head of the answer leaves, on the thread that drives the connection. If it panics, the
+    /// answer is the short text.
+    ///
+    /// ```
+    /// use bequest_http::Server;
+    /// use bytes::Bytes;
+    /// use http::Response;
+    ///
+    /// let server = Server::builder().stand_in(|missing| {
+    ///     let body = Bytes::from(format!("{{\"error\":\"{}\"}}\n", missing.why));
+    ///     let mut answer = Response::new(body);
+    ///     *answer.status_mut() = missing.status;
+    ///     answer
+    /// });
+    /// ```
+    pub fn stand_in(
+        mut self,
+        make: impl Fn(&StandIn<'_>) -> Response<Bytes> + Send + Sync + 'static,
+    ) -> Builder {
+        self.stand_in = Some(Arc::new(make));
         self
     }
 
@@ -225,6 +290,8 @@ impl Builder {
             disconnect: self.disconnect,
             observer: self.observer,
             conn_context: self.conn_context,
+            request_context: self.request_context,
+            stand_in: self.stand_in,
             tally: self.tally,
             runtime: tokio::runtime::Handle::current(),
             context: stages.context.context(),

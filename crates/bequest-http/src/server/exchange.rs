@@ -12,13 +12,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bequest::{AfterFunc, CancelScope, Canceled, Context, Reason};
-use http::{Method, StatusCode, Uri, Version};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, Response, StatusCode, Uri, Version};
 
 use super::BoxError;
 use super::connection::Connection;
 use super::disconnect::Disconnect;
-use super::observe::{Dropped, Finished, PanicReport, WhyDropped, is_departure};
-use super::panic::Panic;
+use super::observe::{Dropped, Finished, PanicReport, StandIn, WhyDropped, WhyStandIn, is_departure};
+use super::panic::{self, Panic};
 use super::shared::Shared;
 use super::statistics::Raised;
 
@@ -27,6 +29,8 @@ pub(super) struct Exchange {
     conn: Arc<Connection>,
     /// The owner of the request's context.
     scope: CancelScope,
+    /// The scope's, with the values that the program adds to it.
+    context: Context,
     /// What the routes have decided. Written by layers before the handler starts, read when the client leaves.
     route: Mutex<Route>,
     method: Method,
@@ -58,24 +62,30 @@ struct Detached {
 }
 
 impl Exchange {
-    /// Begins an exchange: its context is derived from the connection's, with the request limit as deadline.
-    pub(super) fn begin(conn: Arc<Connection>, method: Method, uri: Uri, version: Version) -> Exchange {
+    /// Begins an exchange: its context is derived from the connection's, with the request limit as deadline, and given
+    /// the values that the program adds to it.
+    pub(super) fn begin(conn: Arc<Connection>, head: &Parts) -> Exchange {
         let server = conn.server();
         let scope = conn
             .context()
             .with_timeout(server.limits.request)
             .named("request")
             .reason(Reason::Limit("request"));
+        let context = match &server.request_context {
+            Some(make) => make(scope.context(), head, conn.info()),
+            None => scope.context(),
+        };
         conn.request_began();
         Exchange {
             scope,
+            context,
             route: Mutex::new(Route {
                 mode: server.disconnect,
                 detached: Vec::new(),
             }),
-            method,
-            uri,
-            version,
+            method: head.method.clone(),
+            uri: head.uri.clone(),
+            version: head.version,
             began: server.stopwatch.now(),
             status: AtomicU16::new(0),
             bytes: AtomicU64::new(0),
@@ -94,7 +104,7 @@ impl Exchange {
     }
 
     pub(super) fn context(&self) -> &Context {
-        &self.scope
+        &self.context
     }
 
     pub(super) fn method(&self) -> &Method {
@@ -226,6 +236,21 @@ impl Exchange {
                 panic,
             });
         });
+    }
+
+    /// What the program wants to be answered in the handler's place, if it wants anything particular.
+    pub(super) fn stand_in(&self, status: StatusCode, why: WhyStandIn<'_>) -> Option<Response<Bytes>> {
+        let make = self.server().stand_in.as_ref()?;
+        let missing = StandIn {
+            conn: self.conn.info(),
+            context: self.context(),
+            method: &self.method,
+            uri: &self.uri,
+            status,
+            why,
+        };
+        // A panic went through the panic hook; the short text stands in for the stand-in.
+        panic::catch(|| make(&missing)).ok()
     }
 
     pub(super) fn report_dropped(&self, why: WhyDropped) {

@@ -49,7 +49,8 @@ pub use builder::{Builder, ServeError};
 pub use disconnect::{Disconnect, DisconnectLayer, DisconnectService};
 pub use limits::Limits;
 pub use observe::{
-    ConnInfo, Dropped, Finished, ListenerInfo, Observer, PanicReport, WhyDropped, client_closed_request,
+    ConnInfo, Dropped, Finished, ListenerInfo, Observer, PanicReport, StandIn, WhyDropped, WhyStandIn,
+    client_closed_request,
 };
 pub use panic::{Panic, Place};
 pub use shutdown::Summary;

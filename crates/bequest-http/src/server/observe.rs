@@ -10,6 +10,7 @@ use std::time::Duration;
 use bequest::{Canceled, Context, Reason};
 use http::{Method, StatusCode, Uri, Version};
 
+use super::BoxError;
 use super::panic::Panic;
 
 /// What a program wants to hear from its server. Each method does nothing unless said otherwise.
@@ -117,6 +118,37 @@ pub struct PanicReport<'a> {
     pub panic: &'a Panic,
 }
 
+/// An answer that the server gives in a handler's place; see [`Builder::stand_in`](super::Builder::stand_in).
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct StandIn<'a> {
+    /// The connection the request came on.
+    pub conn: &'a ConnInfo,
+    /// The request's context, with its values.
+    pub context: &'a Context,
+    /// The request's method.
+    pub method: &'a Method,
+    /// The request's target.
+    pub uri: &'a Uri,
+    /// The status that fits.
+    pub status: StatusCode,
+    /// Why the handler did not answer.
+    pub why: WhyStandIn<'a>,
+}
+
+/// Why the server answers in a handler's place.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum WhyStandIn<'a> {
+    /// The handler panicked.
+    Panicked(&'a Panic),
+    /// The service answered an error.
+    Failed(&'a BoxError),
+    /// The request's context ended, for another reason than that the client left, and the handler had not answered when
+    /// the time to react to that was over.
+    Ended(&'a Canceled),
+}
+
 /// A handler that was dropped before it had finished.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -199,6 +231,17 @@ pub(super) fn is_departure(reason: Reason) -> bool {
         reason,
         Reason::ClientGone | Reason::StreamReset | Reason::Unreachable
     )
+}
+
+impl fmt::Display for WhyStandIn<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            WhyStandIn::Panicked(_) => "the handler panicked",
+            WhyStandIn::Failed(_) => "the service failed",
+            WhyStandIn::Ended(end) if end.is_timeout() => "the request took too long",
+            WhyStandIn::Ended(_) => "the request was cancelled",
+        })
+    }
 }
 
 impl fmt::Display for WhyDropped {

@@ -27,7 +27,7 @@ use super::body::{RequestBody, ResponseBody};
 use super::connection::Connection;
 use super::disconnect::{Disconnect, ExchangeHandle, Handler, discard, forget, linger};
 use super::exchange::Exchange;
-use super::observe::{WhyDropped, is_departure};
+use super::observe::{WhyDropped, WhyStandIn, is_departure};
 use super::panic;
 
 /// A service as this crate calls it: once for each request, owned, its answer boxed. Every fitting tower service is one.
@@ -99,8 +99,7 @@ impl<S: App> hyper::service::Service<Request<Incoming>> for ConnectionService<S>
 
     fn call(&self, request: Request<Incoming>) -> Exchanging<S::Body> {
         let (mut parts, incoming) = request.into_parts();
-        let (method, uri) = (parts.method.clone(), parts.uri.clone());
-        let exchange = Arc::new(Exchange::begin(self.conn.clone(), method, uri, parts.version));
+        let exchange = Arc::new(Exchange::begin(self.conn.clone(), &parts));
         let context = exchange.context().clone();
         let context = exchange
             .set_disconnect(exchange.disconnect(), &context)
@@ -159,8 +158,9 @@ where
                 Response::from_parts(parts, body)
             }
             Err(error) => {
+                let answer = self.answer_with(StatusCode::INTERNAL_SERVER_ERROR, WhyStandIn::Failed(&error));
                 self.exchange.fail(error);
-                self.answer_with(StatusCode::INTERNAL_SERVER_ERROR, "the service failed")
+                answer
             }
         }
     }
@@ -173,7 +173,7 @@ where
         if let Err(second) = panic::catch(|| self.handler = None) {
             self.exchange.report_panic(&second);
         }
-        self.answer_with(StatusCode::INTERNAL_SERVER_ERROR, "the handler panicked")
+        self.answer_with(StatusCode::INTERNAL_SERVER_ERROR, WhyStandIn::Panicked(panic))
     }
 
     /// The handler was told, had its time, and has not answered.
@@ -192,8 +192,8 @@ where
             return Err(Abandoned(end));
         }
         let answer = match end.is_timeout() {
-            true => self.answer_with(StatusCode::GATEWAY_TIMEOUT, "the request took too long"),
-            false => self.answer_with(StatusCode::SERVICE_UNAVAILABLE, "the request was cancelled"),
+            true => self.answer_with(StatusCode::GATEWAY_TIMEOUT, WhyStandIn::Ended(&end)),
+            false => self.answer_with(StatusCode::SERVICE_UNAVAILABLE, WhyStandIn::Ended(&end)),
         };
         if let Some(handler) = handler {
             self.exchange.let_linger();
@@ -202,8 +202,13 @@ where
         Ok(answer)
     }
 
-    fn answer_with(&self, status: StatusCode, text: &'static str) -> Response<ResponseBody<B>> {
-        let text = Bytes::from_static(text.as_bytes());
+    fn answer_with(&self, status: StatusCode, why: WhyStandIn<'_>) -> Response<ResponseBody<B>> {
+        if let Some(answer) = self.exchange.stand_in(status, why) {
+            let (parts, text) = answer.into_parts();
+            let body = ResponseBody::of_server(text, self.exchange.clone(), parts.status);
+            return Response::from_parts(parts, body);
+        }
+        let text = Bytes::from(why.to_string());
         let mut response = Response::new(ResponseBody::of_server(text, self.exchange.clone(), status));
         *response.status_mut() = status;
         let headers = response.headers_mut();

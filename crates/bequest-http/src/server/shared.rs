@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bequest::Context;
 
-use super::builder::ConnContext;
+use super::builder::{ConnContext, MakeStandIn, RequestContext};
 use super::disconnect::Disconnect;
 use super::limits::Limits;
 use super::observe::Observer;
@@ -21,6 +21,8 @@ pub(super) struct Shared {
     pub(super) disconnect: Disconnect,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) conn_context: Option<Arc<ConnContext>>,
+    pub(super) request_context: Option<Arc<RequestContext>>,
+    pub(super) stand_in: Option<Arc<MakeStandIn>>,
     pub(super) tally: Arc<Tally>,
     /// Kept, so that a handler dropped outside the runtime can still be given its grace.
     pub(super) runtime: tokio::runtime::Handle,

@@ -15,4 +15,5 @@ mod limits;
 mod observe;
 mod panic;
 mod shutdown;
+mod stand_in;
 mod storm;
