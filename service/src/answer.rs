@@ -156,6 +156,11 @@ pub(crate) fn go(span: Duration) -> String {
     .to_string()
 }
 
+/// A span in milliseconds, to the microsecond.
+pub(crate) fn millis(span: Duration) -> f64 {
+    (span.as_secs_f64() * 1e6).round() / 1e3
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

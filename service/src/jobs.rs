@@ -81,7 +81,7 @@ impl Jobs {
 
     /// Starts a job that digests the corpus, for the request whose context `ctx` is; its number.
     pub(crate) fn start(self: &Arc<Self>, ctx: &Context) -> Result<i64, Refused> {
-        let kept = Context::any([&ctx.without_cancel(), &self.all]);
+        let kept = Context::any([&ctx.without_cancel(), &self.all]).named("background");
         let mut state = self.state();
         let State { last, known, tasks } = &mut *state;
         let Some(tasks) = tasks else {

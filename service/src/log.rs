@@ -4,12 +4,14 @@
 
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bequest::Kind;
 use bequest_http::server::{Dropped, Finished, Observer, PanicReport};
 use http::Uri;
 use serde_json::{Value, json};
+
+use crate::answer::millis;
 
 /// Listens to a server and writes what it hears.
 #[derive(Debug)]
@@ -106,10 +108,6 @@ fn target(uri: &Uri) -> String {
         .map_or_else(|| uri.to_string(), ToString::to_string)
 }
 
-fn millis(span: Duration) -> f64 {
-    (span.as_secs_f64() * 1e6).round() / 1e3
-}
-
 /// RFC 3339, UTC, milliseconds.
 pub(crate) fn timestamp(at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -141,6 +139,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn writes_the_calendar() {

@@ -33,7 +33,7 @@ const tries = {
   async "store-leave"(say) {
     say(await leaving("/store?key=left&ms=5000", 500));
     const last = await until(() => json("/store/last"), (last) => last.key === "left" && last.state !== "running");
-    const stopped = `stopped ${last.stopped_after_ms?.toFixed(1)} ms after you left, ${last.pieces}; written: ${last.written}`;
+    const stopped = `stopped ${last.stopped_after_ms?.toFixed(1)} ms later, pieces: ${last.pieces}; written: ${last.written}`;
     say(`you left; ${last.state === "stopped" ? stopped : last.state}\n${last.why ?? ""}`, "stopped");
   },
   async search(say) {
@@ -49,8 +49,10 @@ const tries = {
     say(`${answer.report}\nin ${answer.elapsed}; last report: ${answer.last_report ?? "none in the cache"}`, "done");
   },
   async "report-leave"(say) {
+    const before = (await json("/report/last")).interrupted;
     say(await leaving("/report?ms=10000", 500));
-    say("you left; the statement in the database ended with you. Live contexts says why.", "stopped");
+    const last = await until(() => json("/report/last"), (last) => last.interrupted > before && last.running === 0);
+    say(`you left; the statement was stopped ${last.stopped_after_ms?.toFixed(1)} ms later; statements running: ${last.running}`, "stopped");
   },
   async job(say) {
     const { location } = await json("/jobs", { method: "POST" });
@@ -62,28 +64,36 @@ const tries = {
 };
 
 async function run(button) {
-  const output = button.closest("section").querySelector("output");
+  const output = button.nextElementSibling;
   const say = (text, state) => {
     output.textContent = text;
     output.className = state ?? "";
   };
-  say("…");
+  button.disabled = true;
+  say("…", "running");
   try {
     await tries[button.dataset.try](say);
   } catch (error) {
-    say(String(error), "stopped");
+    say(String(error), "failed");
+  } finally {
+    button.disabled = false;
   }
 }
 
 async function tour() {
+  const start = document.getElementById("tour");
+  start.disabled = true;
   for (const button of document.querySelectorAll("button[data-try]")) {
-    button.focus();
+    button.scrollIntoView({ behavior: "smooth", block: "center" });
     await run(button);
     await rest(400);
   }
+  start.disabled = false;
   document.body.dataset.tour = "done";
 }
 
 document.querySelectorAll("button[data-try]").forEach((button) => button.addEventListener("click", () => run(button)));
 document.getElementById("tour").addEventListener("click", tour);
-if (location.hash === "#tour") tour();
+const tourIfAsked = () => { if (location.hash === "#tour") tour(); };
+window.addEventListener("hashchange", tourIfAsked);
+tourIfAsked();

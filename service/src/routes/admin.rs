@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -36,16 +36,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             "/debug/contexts.json",
             get(async || answer::json_response(StatusCode::OK, &contexts_json())),
         )
-        .route("/style.css", get(style))
+        .route("/style.css", get(super::home::style))
+        .route("/favicon.ico", get(super::home::icon))
         .layer(middleware::from_fn(only_by_address))
         .with_state(app)
-}
-
-async fn style() -> impl IntoResponse {
-    (
-        [(header::CONTENT_TYPE, "text/css; charset=utf-8")],
-        include_str!("../assets/style.css"),
-    )
 }
 
 /// Against DNS rebinding: a name that is not `localhost` never leads here.
@@ -216,17 +210,17 @@ fn live_line(row: &Live) -> String {
         || format!("{}:{}", row.made_at.file(), row.made_at.line()),
         str::to_string,
     );
-    let mut line = format!("{name} {}  age {}", row.id, go(row.age));
+    let mut line = format!("{name} {}  age {}", row.id, brief(row.age));
     match (row.remaining, row.owns_deadline) {
-        (Some(left), true) => drop(write!(line, "  {} left", go(left))),
-        (Some(left), false) => drop(write!(line, "  {} left (inherited)", go(left))),
+        (Some(left), true) => drop(write!(line, "  {} left", brief(left))),
+        (Some(left), false) => drop(write!(line, "  {} left (inherited)", brief(left))),
         (None, _) => {}
     }
     if row.waiting > 0 {
         let _ = write!(line, "  {} waiting", row.waiting);
     }
     if let Some(end) = &row.end {
-        let ago = end.at().map(|at| go(at.elapsed())).unwrap_or_default();
+        let ago = end.at().map(|at| brief(at.elapsed())).unwrap_or_default();
         let _ = write!(line, "  ENDED {ago} ago, still {} holders: {end}", row.holders);
     }
     line
@@ -236,11 +230,21 @@ fn ended_line(row: &Ended) -> String {
     let name = row.name.unwrap_or("scope");
     format!(
         "{} ago  {name} {} after {}: {}",
-        go(Instant::now().saturating_duration_since(row.at)),
+        brief(Instant::now().saturating_duration_since(row.at)),
         row.id,
-        go(row.age),
+        brief(row.age),
         row.end
     )
+}
+
+/// A span for people: from ten milliseconds on, to the millisecond.
+fn brief(span: Duration) -> String {
+    if span < Duration::from_millis(10) {
+        return go(span);
+    }
+    go(Duration::from_millis(
+        u64::try_from(span.as_millis()).unwrap_or(u64::MAX),
+    ))
 }
 
 fn contexts_json() -> Value {

@@ -28,3 +28,11 @@ pub(super) async fn style() -> impl IntoResponse {
         include_str!("../assets/style.css"),
     )
 }
+
+/// Browsers ask for it by themselves, whatever the page says.
+pub(super) async fn icon() -> impl IntoResponse {
+    (
+        [(header::CONTENT_TYPE, "image/svg+xml")],
+        include_str!("../assets/icon.svg"),
+    )
+}

@@ -86,6 +86,18 @@ pub(super) async fn report(
     Ok(answer::json_response(StatusCode::OK, &body))
 }
 
+/// `GET /report/last`: what the database's own threads say of their statements, and how long after its context's end the
+/// last interrupted one had stopped.
+pub(super) async fn last(State(app): State<Arc<App>>) -> Response {
+    let statements = app.store.statistics();
+    let body = json!({
+        "running": statements.running(),
+        "interrupted": statements.readers.interrupted,
+        "stopped_after_ms": statements.readers.last_stop.map(answer::millis),
+    });
+    answer::json_response(StatusCode::OK, &body)
+}
+
 /// The long query beside the cache; the first failure of either ends the other.
 async fn both(scope: &Context, app: &Arc<App>, span: Duration) -> Result<(Ledger, Option<String>), Failure> {
     let mut group = Group::new(scope);

@@ -1,7 +1,7 @@
 //! `/store`: the slow fetch that stops when its client leaves, and writes nothing then.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::extract::{Query, State};
 use axum::response::Response;
@@ -145,7 +145,6 @@ fn refused(ctx: &Context, record: &Record, error: &bequest_sqlite::Error) -> Ref
 }
 
 fn tell(outcome: &Outcome, stored: bool) -> Value {
-    let millis = |span: Duration| span.as_secs_f64() * 1e3;
     let (state, why, after) = match &outcome.state {
         Fetch::Running => ("running", None, None),
         Fetch::Written => ("written", None, None),
@@ -159,7 +158,7 @@ fn tell(outcome: &Outcome, stored: bool) -> Value {
         "pieces": format!("{} of {}, {} each", outcome.pieces, outcome.of, go(PIECE)),
         "elapsed": go(outcome.elapsed),
         "why": why,
-        "stopped_after_ms": after.map(millis),
+        "stopped_after_ms": after.map(answer::millis),
         "key_in_store": stored,
     })
 }

@@ -19,6 +19,9 @@ fn an_abandoned_report_leaves_no_statement_behind() {
     drop(client);
     service.until_metric(RUNNING, 0);
     assert_eq!(service.metric(INTERRUPTED), 1, "stopped, not finished");
+    let last = service.get("/report/last").json();
+    assert_eq!((&last["running"], &last["interrupted"]), (&0.into(), &1.into()));
+    assert!(last["stopped_after_ms"].is_number(), "{last}");
     let line = service.request_line(LONG);
     assert_eq!(
         (&line["status"], &line["end"]),
