@@ -79,6 +79,7 @@ mod token;
 
 pub mod clock;
 pub mod inspect;
+pub mod manual;
 #[cfg(feature = "tokio")]
 pub mod signal;
 
