@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Measures a release build of the service and prints the figures of docs/figures.md as a table.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+cargo build --release --bin bequest
+cargo run --release --quiet -p bequest-service --example figures -- "${CARGO_TARGET_DIR:-target}/release/bequest"
