@@ -1,4 +1,4 @@
-//! Runs every command of README.md, as it stands, against a service of its own.
+//! Runs every command of the READMEs, as they stand, against a service of its own.
 //!
 //! A command is a line that begins with `$ ` in a block fenced as `console`. A line `#=> …` right below it is part of
 //! what it must print. The addresses are replaced by those of a service on free ports, and the commands that start the
@@ -38,6 +38,11 @@ const LEFT: i32 = 28;
 #[test]
 fn every_command_of_the_readme_does_what_it_says() {
     run_commands_of("README.md", 5);
+}
+
+#[test]
+fn every_command_of_the_korean_readme_does_what_it_says() {
+    run_commands_of("README.ko.md", 1);
 }
 
 #[test]
