@@ -3,7 +3,7 @@
 //! A root carries its clock and every context derived from it uses the same one. The system's clock needs nothing:
 //! [`Context::background`](crate::Context::background) has it, with one timer thread for the whole process, started
 //! when the first deadline is armed. Tests put their own clock at the root with
-//! [`Context::with_clock`](crate::Context::with_clock): `bequest_test::Clock` is moved by hand, [`tokio`] follows
+//! [`Context::with_clock`](crate::Context::with_clock): `bequest_test::Clock` is moved by hand, `clock::tokio()` follows
 //! tokio's time, paused or not.
 //!
 //! # Invariants
