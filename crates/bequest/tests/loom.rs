@@ -1,0 +1,206 @@
+//! The tree under the model checker: every interleaving of two or three threads, up to a bound on preemptions.
+//!
+//! Built only with `RUSTFLAGS="--cfg loom"`; `ci/loom.sh` does that. Deadlines stay outside: their thread is the
+//! system's. Each model makes everything anew, so that loom can run it from the start.
+
+#![cfg(loom)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context as TaskContext, Poll, Wake, Waker};
+
+use bequest::{Context, DoneOwned, Reason};
+use loom::thread;
+
+/// Counts wakes. The count is read after the threads were joined, so it is none of loom's business.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn poll(wakes: &Arc<Wakes>, wait: &mut DoneOwned) -> bool {
+    let waker = Waker::from(Arc::clone(wakes));
+    let mut task = TaskContext::from_waker(&waker);
+    matches!(std::pin::Pin::new(wait).poll(&mut task), Poll::Ready(_))
+}
+
+#[test]
+fn derive_and_cancel() {
+    loom::model(|| {
+        let root = Context::background().with_cancel();
+        let (ctx, canceller) = (root.context(), root.canceller());
+        let canceling = thread::spawn(move || canceller.cancel_for(Reason::Shutdown));
+        let child = ctx.with_cancel();
+        let grandchild = child.with_cancel();
+        canceling.join().unwrap();
+        for context in [&child, &grandchild] {
+            assert_eq!(context.err().unwrap().reason(), Reason::Shutdown);
+        }
+    });
+}
+
+#[test]
+fn cancel_and_cancel() {
+    loom::model(|| {
+        let root = Context::background().with_cancel();
+        let middle = root.with_cancel();
+        let leaf = middle.with_cancel();
+        let (canceller, below) = (root.canceller(), leaf.context());
+        let other = thread::spawn(move || {
+            canceller.cancel_with("one");
+            assert!(below.is_done(), "each caller's own return is enough");
+        });
+        root.cancel_with("two");
+        assert!(leaf.is_done() && middle.is_done());
+        let seen = root.err().unwrap().cause().unwrap().to_string();
+        assert_eq!(leaf.err().unwrap().cause().unwrap().to_string(), seen);
+        other.join().unwrap();
+        assert_eq!(root.err().unwrap().cause().unwrap().to_string(), seen, "for ever");
+    });
+}
+
+#[test]
+fn cancel_above_and_cancel_below() {
+    loom::model(|| {
+        let root = Context::background().with_cancel();
+        let middle = root.with_cancel();
+        let leaf = middle.with_cancel();
+        let (canceller, below) = (middle.canceller(), leaf.context());
+        let other = thread::spawn(move || {
+            canceller.cancel();
+            assert!(below.is_done());
+        });
+        root.cancel_for(Reason::Shutdown);
+        assert!(leaf.is_done());
+        other.join().unwrap();
+        assert_eq!(leaf.err().unwrap().reason(), middle.err().unwrap().reason());
+    });
+}
+
+#[test]
+fn wait_and_cancel() {
+    loom::model(|| {
+        let root = Context::background().with_cancel();
+        let leaf = root.with_cancel();
+        let canceller = root.canceller();
+        let canceling = thread::spawn(move || canceller.cancel());
+        let wakes = Arc::new(Wakes::default());
+        let mut wait = leaf.context().done_owned();
+        let was_ready = poll(&wakes, &mut wait) || poll(&wakes, &mut wait);
+        canceling.join().unwrap();
+        assert!(was_ready || wakes.0.load(Ordering::SeqCst) == 1);
+        assert!(poll(&wakes, &mut wait));
+    });
+}
+
+#[test]
+fn withdraw_and_cancel() {
+    loom::model(|| {
+        let root = Context::background().with_cancel();
+        let canceller = root.canceller();
+        let wakes = Arc::new(Wakes::default());
+        let (mut kept, mut withdrawn) = (root.context().done_owned(), root.context().done_owned());
+        assert!(!poll(&wakes, &mut kept) && !poll(&Arc::default(), &mut withdrawn));
+        let canceling = thread::spawn(move || canceller.cancel());
+        drop(withdrawn);
+        canceling.join().unwrap();
+        assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
+    });
+}
+
+#[test]
+fn stop_and_cancel() {
+    loom::model(|| {
+        let root = Context::background().with_cancel();
+        let canceller = root.canceller();
+        let calls = Arc::new(Wakes::default());
+        let guard = root.after_func({
+            let calls = Arc::clone(&calls);
+            move |_| calls.wake()
+        });
+        let canceling = thread::spawn(move || canceller.cancel());
+        let prevented = guard.stop();
+        canceling.join().unwrap();
+        assert_eq!(calls.0.load(Ordering::SeqCst), usize::from(!prevented));
+    });
+}
+
+#[test]
+fn register_and_cancel() {
+    loom::model(|| {
+        let root = Context::background().with_cancel();
+        let canceller = root.canceller();
+        let calls = Arc::new(Wakes::default());
+        let canceling = thread::spawn(move || canceller.cancel());
+        root.after_func({
+            let calls = Arc::clone(&calls);
+            move |_| calls.wake()
+        })
+        .detach();
+        canceling.join().unwrap();
+        assert_eq!(
+            calls.0.load(Ordering::SeqCst),
+            1,
+            "called once, whoever was first"
+        );
+    });
+}
+
+#[test]
+fn drop_and_cancel() {
+    loom::model(|| {
+        let root = Context::background().with_cancel();
+        let child = root.with_cancel();
+        let leaf = child.with_cancel();
+        let seen = leaf.context();
+        let dropping = thread::spawn(move || drop((child, leaf)));
+        root.cancel();
+        assert!(seen.is_done());
+        dropping.join().unwrap();
+        assert!(
+            !root
+                .with_cancel()
+                .err()
+                .unwrap()
+                .is_from(&Context::background().with_cancel())
+        );
+    });
+}
+
+#[test]
+fn drop_parent_and_child() {
+    loom::model(|| {
+        let root = Context::background().with_cancel();
+        let parent = root.with_cancel();
+        let child = parent.with_cancel();
+        let (seen, other) = (child.context(), child.context());
+        let dropping = thread::spawn(move || drop((child, other)));
+        drop(parent);
+        assert!(seen.is_done());
+        dropping.join().unwrap();
+        drop(seen);
+        assert!(!root.is_done());
+    });
+}
+
+#[test]
+fn a_merge_and_both_its_sides() {
+    loom::model(|| {
+        let sides = [
+            Context::background().with_cancel(),
+            Context::background().with_cancel(),
+        ];
+        let both = Context::any(&sides);
+        let [one, two] = sides;
+        let other = thread::spawn(move || one.cancel_with("one"));
+        two.cancel_with("two");
+        assert!(both.is_done());
+        let first = both.err().unwrap().cause().unwrap().to_string();
+        other.join().unwrap();
+        assert_eq!(both.err().unwrap().cause().unwrap().to_string(), first);
+    });
+}
