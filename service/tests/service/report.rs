@@ -19,6 +19,7 @@ fn an_abandoned_report_leaves_no_statement_behind() {
     drop(client);
     service.until_metric(RUNNING, 0);
     assert_eq!(service.metric(INTERRUPTED), 1, "stopped, not finished");
+    service.assert_no_handler_was_dropped();
     let last = service.get("/report/last").json();
     assert_eq!((&last["running"], &last["interrupted"]), (&0.into(), &1.into()));
     assert!(last["stopped_after_ms"].is_number(), "{last}");

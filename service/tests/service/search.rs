@@ -193,6 +193,7 @@ fn a_client_that_leaves_stops_the_search_at_the_back_end() {
     );
     drop(client);
     assert_eq!(backend.next(), Event::Abandoned);
+    service.assert_no_handler_was_dropped();
     let line = service.request_line("/search?q=golang");
     assert_eq!(
         (&line["status"], &line["end"]),

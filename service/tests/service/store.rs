@@ -38,6 +38,7 @@ fn a_fetch_whose_client_left_stops_and_writes_nothing() {
         "{last}"
     );
     assert!(last["stopped_after_ms"].is_number(), "{last}");
+    service.assert_no_handler_was_dropped();
     let line = service.request_line(LONG);
     assert_eq!((&line["status"], &line["bytes"]), (&499.into(), &0.into()));
     assert_eq!(line["end"], "client disconnected");
