@@ -1,0 +1,387 @@
+//! The handle and its calls.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bequest::Context;
+use redis::{
+    Cmd, ConnectionInfo, FromRedisValue, Pipeline, ScriptInvocation, ToRedisArgs, ToSingleRedisArg, Value,
+    from_redis_value,
+};
+
+use crate::blocking::{Pool, Work, call};
+use crate::command::{Blocking, Class};
+use crate::error::Error;
+use crate::options::{Options, Settings};
+use crate::pubsub::{Subscription, Topics};
+use crate::shared::{Request, Shared};
+use crate::statistics::{Counters, Statistics};
+
+/// A Redis server whose commands end with their context.
+///
+/// A handle: clone it freely. Every call takes the context first. Plain commands of all clones share one connection;
+/// each blocking command has one to itself for as long as it runs. Connections are made when they are needed, anew when
+/// they are lost, and closed after the last handle.
+///
+/// # Runtime
+///
+/// Calls must be made on a tokio runtime with I/O and time, the same for all clones: the connections live on the one
+/// on which they were made, and end with it. Before it is shut down, [`settle`](Client::settle) waits for what is still
+/// being tidied up.
+///
+/// # Cancel safety
+///
+/// See [the crate's page](crate) for what the server does. For every call: when it has been answered, or its future has
+/// been dropped, no reply of it can reach anybody else. A call that ended without an answer, but may have taken effect,
+/// says so by [`Error::in_doubt`]. Whoever drops a future learns nothing; better to end the context and wait for the
+/// call to return.
+///
+/// # Panics
+///
+/// Calls panic outside a tokio runtime.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    info: Arc<ConnectionInfo>,
+    connect_limit: Duration,
+    counters: Arc<Counters>,
+    shared: Arc<Shared>,
+    pool: Arc<Pool>,
+}
+
+/// Opening and closing.
+impl Client {
+    /// A client of the server at `url`, `redis://[user:password@]host[:port][/db]` or `unix:///path`. [`Options`] has
+    /// settings.
+    ///
+    /// Nothing is sent; the first command connects.
+    ///
+    /// # Errors
+    ///
+    /// As [`Options::open`].
+    ///
+    /// ```
+    /// use bequest_redis::{Client, Step};
+    ///
+    /// assert!(Client::open("redis://127.0.0.1/").is_ok());
+    /// assert_eq!(Client::open("no url").unwrap_err().step(), Step::Connecting);
+    /// ```
+    pub fn open(url: impl Into<String>) -> Result<Client, Error> {
+        Options::new(url).open()
+    }
+
+    /// Waits until no blocking command runs, and what the dropped ones had taken is back in its place.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the wait and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// The context's end, if that comes first.
+    pub async fn settle(&self, ctx: &Context) -> Result<(), Error> {
+        self.inner.pool.settle(ctx).await
+    }
+
+    /// What the client is doing now and has done.
+    pub fn statistics(&self) -> Statistics {
+        let pool = &self.inner.pool;
+        self.inner.counters.read(pool.running(), pool.idle())
+    }
+
+    pub(crate) fn start(info: ConnectionInfo, settings: Settings) -> Client {
+        let (info, counters) = (Arc::new(info), Arc::<Counters>::default());
+        let connect_limit = settings.connect_limit;
+        let shared = Shared::new(Arc::clone(&info), connect_limit, Arc::clone(&counters));
+        let shared = Arc::new(shared);
+        let pool = Pool::new(
+            Arc::clone(&info),
+            settings,
+            Arc::clone(&counters),
+            Arc::clone(&shared),
+        );
+        Client {
+            inner: Arc::new(Inner {
+                info,
+                connect_limit,
+                counters,
+                shared,
+                pool: Arc::new(pool),
+            }),
+        }
+    }
+}
+
+/// Commands.
+impl Client {
+    /// Sends a command and converts its reply.
+    ///
+    /// A blocking command that Redis itself has (`BLPOP`, `BRPOP`, `BLMOVE`, `BRPOPLPUSH`, `BLMPOP`, `BZPOPMIN`,
+    /// `BZPOPMAX`, `BZMPOP`, and `XREAD` or `XREADGROUP` with `BLOCK`) is recognised and runs on a connection to itself,
+    /// with no more time as its own timeout than the context has left. Everything else goes over the shared connection. A
+    /// command that would change that for all (`SELECT`, `MULTI`, `CLIENT REPLY` …) is refused.
+    ///
+    /// # Cancel safety
+    ///
+    /// A plain command that was sent can not be taken back; its reply is read and thrown away. A blocking command is
+    /// ended on the server. What it had taken is returned if the context ended, and put back if the future was dropped.
+    ///
+    /// # Errors
+    ///
+    /// The context's end; what the server answered; the loss of the connection, or none within the limit; a command that
+    /// is refused; a reply that is no `T`. After the last one what a blocking command took is in nobody's hands: ask
+    /// for a type that fits every reply, such as [`redis::Value`].
+    ///
+    /// ```no_run
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use bequest::Context;
+    /// use bequest_redis::{Client, redis};
+    /// use std::time::Duration;
+    ///
+    /// let client = Client::open("redis://127.0.0.1/")?;
+    /// let request = Context::background().with_timeout(Duration::from_secs(5));
+    /// client.cmd::<i64>(&request, redis::cmd("RPUSH").arg("jobs").arg("a job")).await?;
+    ///
+    /// // Waits for five seconds at most, although the command says for ever.
+    /// let (list, job): (String, String) = client.cmd(&request, redis::cmd("BLPOP").arg("jobs").arg(0)).await?;
+    /// assert_eq!((list.as_str(), job.as_str()), ("jobs", "a job"));
+    /// # Ok(()) }
+    /// ```
+    pub async fn cmd<T: FromRedisValue>(&self, ctx: &Context, cmd: &Cmd) -> Result<T, Error> {
+        let reply = match Class::of(cmd) {
+            Class::Plain => self.inner.shared.run(ctx, Request::Command(cmd)).await?,
+            Class::Blocking(blocking) => {
+                call(&self.inner.pool, ctx, Work::Command(cmd.clone(), blocking)).await?
+            }
+            Class::Refused(why) => return Err(Error::refused(why)),
+        };
+        converted(reply)
+    }
+
+    /// Sends a command that blocks and that [`cmd`](Client::cmd) does not know: one of a module.
+    ///
+    /// It runs on a connection to itself and is ended by `CLIENT UNBLOCK`. Its own timeout is left as it is.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`cmd`](Client::cmd), but what it had taken can not be put back: if the future was dropped, the answer goes to
+    /// [`Options::orphans`], or is gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`cmd`](Client::cmd).
+    pub async fn blocking_cmd<T: FromRedisValue>(&self, ctx: &Context, cmd: &Cmd) -> Result<T, Error> {
+        let work = Work::Command(cmd.clone(), Blocking::default());
+        converted(call(&self.inner.pool, ctx, work).await?)
+    }
+
+    /// Sends several commands at once and converts their replies, a list; with
+    /// [`atomic`](redis::Pipeline::atomic), as one transaction (`MULTI` … `EXEC`).
+    ///
+    /// A pipeline with a `WAIT` or `WAITAOF` in it runs on a connection to itself, since these count the writes of
+    /// their own connection. Other blocking commands are refused here, except in a transaction, where they do not block.
+    ///
+    /// # Cancel safety
+    ///
+    /// The commands are sent together or not at all; once sent, all of them run. A transaction takes effect whole or not
+    /// at all. A `WAIT` is ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`cmd`](Client::cmd).
+    ///
+    /// ```no_run
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use bequest::Context;
+    /// # use bequest_redis::{Client, redis};
+    /// # let (ctx, client) = (Context::background(), Client::open("redis://127.0.0.1/")?);
+    /// let mut transfer = redis::pipe();
+    /// transfer.atomic().cmd("DECRBY").arg("ana").arg(30).cmd("INCRBY").arg("ben").arg(30);
+    /// let (ana, ben): (i64, i64) = client.pipeline(&ctx, &transfer).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn pipeline<T: FromRedisValue>(&self, ctx: &Context, pipeline: &Pipeline) -> Result<T, Error> {
+        let reply = match Class::of_pipeline(pipeline) {
+            Class::Plain => self.inner.shared.run(ctx, Request::Pipeline(pipeline)).await?,
+            Class::Blocking(_) => call(&self.inner.pool, ctx, Work::Pipeline(pipeline.clone())).await?,
+            Class::Refused(why) => return Err(Error::refused(why)),
+        };
+        converted(reply)
+    }
+
+    /// Runs a script by its hash; a server that does not know it yet is given its text first.
+    ///
+    /// # Cancel safety
+    ///
+    /// As a plain command: a script that runs, runs to its end. (`SCRIPT KILL` could not say whose script it means.)
+    ///
+    /// # Errors
+    ///
+    /// As [`cmd`](Client::cmd).
+    ///
+    /// ```no_run
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use bequest::Context;
+    /// # use bequest_redis::{Client, redis};
+    /// # let (ctx, client) = (Context::background(), Client::open("redis://127.0.0.1/")?);
+    /// let double = redis::Script::new("return ARGV[1] * 2");
+    /// assert_eq!(client.script::<i64>(&ctx, double.arg(21)).await?, 42);
+    /// # Ok(()) }
+    /// ```
+    pub async fn script<T: FromRedisValue>(
+        &self,
+        ctx: &Context,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T, Error> {
+        converted(self.inner.shared.run(ctx, Request::Script(script)).await?)
+    }
+}
+
+/// The commands that a cache needs.
+impl Client {
+    /// `GET`: the value under `key`; `None` for an `Option` if there is none.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`cmd`](Client::cmd).
+    ///
+    /// # Errors
+    ///
+    /// As [`cmd`](Client::cmd).
+    pub async fn get<T: FromRedisValue>(
+        &self,
+        ctx: &Context,
+        key: impl ToSingleRedisArg,
+    ) -> Result<T, Error> {
+        self.cmd(ctx, redis::cmd("GET").arg(key)).await
+    }
+
+    /// `SET`: puts `value` under `key`.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`cmd`](Client::cmd).
+    ///
+    /// # Errors
+    ///
+    /// As [`cmd`](Client::cmd).
+    pub async fn set(
+        &self,
+        ctx: &Context,
+        key: impl ToSingleRedisArg,
+        value: impl ToSingleRedisArg,
+    ) -> Result<(), Error> {
+        self.cmd(ctx, redis::cmd("SET").arg(key).arg(value)).await
+    }
+
+    /// `SET … PX`: puts `value` under `key` for `time`, in whole milliseconds and at least one.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`cmd`](Client::cmd).
+    ///
+    /// # Errors
+    ///
+    /// As [`cmd`](Client::cmd).
+    pub async fn set_for(
+        &self,
+        ctx: &Context,
+        key: impl ToSingleRedisArg,
+        value: impl ToSingleRedisArg,
+        time: Duration,
+    ) -> Result<(), Error> {
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+        let mut set = redis::cmd("SET");
+        set.arg(key).arg(value).arg("PX").arg(millis);
+        self.cmd(ctx, &set).await
+    }
+
+    /// `DEL`: removes the keys and says how many there were.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`cmd`](Client::cmd).
+    ///
+    /// # Errors
+    ///
+    /// As [`cmd`](Client::cmd).
+    pub async fn del(&self, ctx: &Context, keys: impl ToRedisArgs) -> Result<u64, Error> {
+        self.cmd(ctx, redis::cmd("DEL").arg(keys)).await
+    }
+}
+
+/// Published messages.
+impl Client {
+    /// Listens to channels, on a connection of its own.
+    ///
+    /// When it returns, the server has confirmed: whatever is published from then on is received.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the context ends or the future is dropped, the connection is closed.
+    ///
+    /// # Errors
+    ///
+    /// The context's end; no connection within the limit.
+    pub async fn subscribe<S: Into<String>>(
+        &self,
+        ctx: &Context,
+        channels: impl IntoIterator<Item = S>,
+    ) -> Result<Subscription, Error> {
+        let channels = channels.into_iter().map(S::into).collect();
+        self.listen(ctx, Topics::Channels(channels)).await
+    }
+
+    /// Listens to all channels whose names match one of `patterns`; otherwise as [`subscribe`](Client::subscribe).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`subscribe`](Client::subscribe).
+    ///
+    /// # Errors
+    ///
+    /// As [`subscribe`](Client::subscribe).
+    pub async fn psubscribe<S: Into<String>>(
+        &self,
+        ctx: &Context,
+        patterns: impl IntoIterator<Item = S>,
+    ) -> Result<Subscription, Error> {
+        let patterns = patterns.into_iter().map(S::into).collect();
+        self.listen(ctx, Topics::Patterns(patterns)).await
+    }
+
+    async fn listen(&self, ctx: &Context, topics: Topics) -> Result<Subscription, Error> {
+        let Inner {
+            info,
+            connect_limit,
+            counters,
+            ..
+        } = &*self.inner;
+        Subscription::begin(
+            ctx,
+            Arc::clone(info),
+            *connect_limit,
+            Arc::clone(counters),
+            topics,
+        )
+        .await
+    }
+}
+
+fn converted<T: FromRedisValue>(reply: Value) -> Result<T, Error> {
+    from_redis_value(reply).map_err(|error| Error::running(error.into()))
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            // The address alone: the rest of the URL may hold a password.
+            .field("address", &format_args!("{}", self.inner.info.addr()))
+            .field("statistics", &self.statistics())
+            .finish_non_exhaustive()
+    }
+}

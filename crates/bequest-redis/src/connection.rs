@@ -1,0 +1,197 @@
+//! One connection: the driver's, on a socket of ours.
+//!
+//! The driver would open sockets by itself. We do it, so as to own the task that drives the connection and to know
+//! the instant at which that ends: a call that comes later connects anew instead of failing.
+//!
+//! # Invariants
+//!
+//! 1. A connection that is not set up completely is dropped, never handed on: a cut-off greeting shifts no reply.
+//! 2. `ended` is set after the driver's last act; a connection that reads as ended is never used for a new command.
+//! 3. Dropping the last handle closes the socket, whatever is still unanswered on it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
+use redis::{
+    AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ErrorKind, RedisConnectionInfo, RedisError,
+    RedisResult,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::AbortHandle;
+
+/// How long one try to connect may take, greeting and login included.
+const TRY: Duration = Duration::from_secs(1);
+/// After how long of silence the system asks the peer whether it is still there, and how often.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(30))
+    .with_interval(Duration::from_secs(10));
+
+/// A handle to one connection; clones share it.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    driver: MultiplexedConnection,
+    life: Arc<Life>,
+}
+
+struct Life {
+    ended: Arc<AtomicBool>,
+    task: AbortHandle,
+    /// Answers that came on this connection: a sign of life.
+    answers: AtomicU64,
+    /// Whether somebody is asking the server for one.
+    probed: AtomicBool,
+}
+
+/// A socket of either kind.
+pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Socket for S {}
+
+/// Connects once. A server that does not answer the greeting in time counts as not reached.
+pub(crate) async fn connect(info: &ConnectionInfo) -> RedisResult<Connection> {
+    let made = async {
+        match open(info).await? {
+            Opened::Tcp(socket) => set_up(info.redis_settings(), socket).await,
+            Opened::Unix(socket) => set_up(info.redis_settings(), socket).await,
+        }
+    };
+    within_a_try(made).await
+}
+
+/// `work`, which is one try to connect, within the time of one.
+pub(crate) async fn within_a_try<T>(work: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+    match tokio::time::timeout(TRY, work).await {
+        Ok(result) => result,
+        Err(_) => Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "the server does not answer").into()),
+    }
+}
+
+/// A socket that is connected, and nothing said on it.
+pub(crate) enum Opened {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+pub(crate) async fn open(info: &ConnectionInfo) -> RedisResult<Opened> {
+    match info.addr() {
+        ConnectionAddr::Tcp(host, port) => {
+            let socket = TcpStream::connect((host.as_str(), *port)).await?;
+            adjust(&socket, info.tcp_settings())?;
+            Ok(Opened::Tcp(socket))
+        }
+        ConnectionAddr::Unix(path) => Ok(Opened::Unix(UnixStream::connect(path).await?)),
+        _ => Err(unsupported()),
+    }
+}
+
+/// Whether [`open`] can reach such an address.
+pub(crate) fn check(info: &ConnectionInfo) -> RedisResult<()> {
+    match info.addr() {
+        ConnectionAddr::Tcp(..) | ConnectionAddr::Unix(_) => Ok(()),
+        _ => Err(unsupported()),
+    }
+}
+
+fn unsupported() -> RedisError {
+    RedisError::from((ErrorKind::InvalidClientConfig, "only plain TCP and Unix sockets"))
+}
+
+/// Small commands leave at once, and a peer that vanished without a word is noticed on a connection that is idle.
+fn adjust(socket: &TcpStream, settings: &TcpSettings) -> std::io::Result<()> {
+    socket.set_nodelay(true)?;
+    SockRef::from(socket).set_tcp_keepalive(settings.keepalive().unwrap_or(&KEEPALIVE))
+}
+
+async fn set_up(settings: &RedisConnectionInfo, socket: impl Socket) -> RedisResult<Connection> {
+    // No time limits of its own: those are the contexts'.
+    let config = AsyncConnectionConfig::new()
+        .set_response_timeout(None)
+        .set_connection_timeout(None);
+    let (driver, work) = MultiplexedConnection::new_with_config(settings, socket, config).await?;
+    let ended = Arc::new(AtomicBool::new(false));
+    let flag = EndFlag(Arc::clone(&ended));
+    let task = tokio::spawn(async move {
+        let _flag = flag;
+        work.await;
+    });
+    let life = Life {
+        ended,
+        task: task.abort_handle(),
+        answers: AtomicU64::new(0),
+        probed: AtomicBool::new(false),
+    };
+    Ok(Connection {
+        driver,
+        life: Arc::new(life),
+    })
+}
+
+impl Connection {
+    /// The driver's handle, for one request.
+    pub(crate) fn driver(&self) -> MultiplexedConnection {
+        self.driver.clone()
+    }
+
+    /// Whether the connection is over.
+    pub(crate) fn is_ended(&self) -> bool {
+        // Acquire: pairs with the Release of `EndFlag`; the flag says all, there is nothing else to be seen by it.
+        self.life.ended.load(Ordering::Acquire)
+    }
+
+    /// Closes the socket, whatever is unanswered.
+    pub(crate) fn close(&self) {
+        self.life.ended.store(true, Ordering::Release);
+        self.life.task.abort();
+    }
+
+    pub(crate) fn is_same(&self, other: &Connection) -> bool {
+        Arc::ptr_eq(&self.life, &other.life)
+    }
+
+    /// How many answers have come. Relaxed, as is the count: it is compared with itself only.
+    pub(crate) fn answers(&self) -> u64 {
+        self.life.answers.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn answered(&self) {
+        self.life.answers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether the caller is the one to ask the server for a sign of life; it says when it has done.
+    pub(crate) fn begin_probe(&self) -> bool {
+        !self.life.probed.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn end_probe(&self) {
+        self.life.probed.store(false, Ordering::Release);
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Set when the driver has ended, or was dropped.
+struct EndFlag(Arc<AtomicBool>);
+
+impl Drop for EndFlag {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("ended", &self.is_ended())
+            .field("answers", &self.answers())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,232 @@
+//! The one error of this crate: which step failed, why, and whether the command may have run all the same.
+//!
+//! Callers decide by predicates, never by text or by Redis' error codes: a command that ended because its context did
+//! says so with the context's own error, never as "UNBLOCKED" or as an I/O timeout.
+
+use std::error;
+use std::fmt;
+
+use bequest::Canceled;
+use redis::{ErrorKind, RedisError};
+
+/// Why a call on a [`Client`](crate::Client) has no answer.
+///
+/// # Example: whose end was it
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use bequest::{Context, Reason};
+/// use bequest_redis::{Client, Step};
+///
+/// let client = Client::open("redis://127.0.0.1/")?;
+/// let request = Context::background().with_cancel();
+/// request.cancel_for(Reason::ClientGone);
+///
+/// let error = client.get::<String>(&request, "name").await.unwrap_err();
+/// assert!(error.is_canceled());
+/// assert_eq!(error.canceled().unwrap().reason(), Reason::ClientGone);
+/// assert_eq!(error.step(), Step::Waiting); // nothing was sent
+/// assert!(!error.in_doubt());
+/// # Ok(()) }
+/// ```
+///
+/// # Example: what this crate refuses
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use bequest::Context;
+/// # use bequest_redis::{Client, redis};
+/// # let client = Client::open("redis://127.0.0.1/")?;
+/// # let ctx = Context::background();
+/// let error = client.cmd::<()>(&ctx, redis::cmd("SELECT").arg(1)).await.unwrap_err();
+/// assert!(error.is_refused());
+/// assert_eq!(error.to_string(), "redis, waiting: it would change the connection that all calls share");
+/// # Ok(()) }
+/// ```
+pub struct Error(Box<Failure>);
+
+/// How far a call had come when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Step {
+    /// Waiting for one of the connections for blocking commands, or not begun at all. Nothing was sent.
+    Waiting,
+    /// Connecting. The command was not sent.
+    Connecting,
+    /// The command was handed to the connection.
+    Running,
+    /// Waiting for a published message.
+    Receiving,
+}
+
+struct Failure {
+    step: Step,
+    cause: Cause,
+    in_doubt: bool,
+}
+
+enum Cause {
+    /// The context ended.
+    Canceled(Canceled),
+    /// The server, or the driver, said no.
+    Redis(RedisError),
+    /// The connection was lost, or none was to be had.
+    Connection(RedisError),
+    /// This crate does not send it; the text says why.
+    Refused(&'static str),
+    /// The task that ran the command ended without an answer: the runtime shuts down.
+    Abandoned,
+}
+
+impl Error {
+    /// Whether the context of the call ended, by a cancel or by its deadline.
+    pub fn is_canceled(&self) -> bool {
+        self.canceled().is_some()
+    }
+
+    /// The end of the context, with its kind, reason and cause, if that is why.
+    pub fn canceled(&self) -> Option<&Canceled> {
+        match &self.0.cause {
+            Cause::Canceled(end) => Some(end),
+            _ => None,
+        }
+    }
+
+    /// Whether the connection was lost, or none could be had within
+    /// [`Options::connect_limit`](crate::Options::connect_limit).
+    pub fn is_connection(&self) -> bool {
+        matches!(self.0.cause, Cause::Connection(_) | Cause::Abandoned)
+    }
+
+    /// Whether this crate does not send the command, because it would harm the other users of its connection or mean
+    /// something else there.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.0.cause, Cause::Refused(_))
+    }
+
+    /// Whether nobody can know if the command took effect: it was handed to the connection, and no answer came.
+    ///
+    /// `false` is a promise: the command did not take effect, or the server said what became of it.
+    pub fn in_doubt(&self) -> bool {
+        self.0.in_doubt
+    }
+
+    /// How far the call had come.
+    pub fn step(&self) -> Step {
+        self.0.step
+    }
+
+    /// The driver's error, if it is the driver's or the server's.
+    pub fn redis(&self) -> Option<&RedisError> {
+        match &self.0.cause {
+            Cause::Redis(error) | Cause::Connection(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn canceled_at(step: Step, end: Canceled) -> Error {
+        Error::new(step, Cause::Canceled(end), false)
+    }
+
+    pub(crate) fn canceled_in_doubt(end: Canceled) -> Error {
+        Error::new(Step::Running, Cause::Canceled(end), true)
+    }
+
+    /// An error that was the answer to a command, or one of the connection, on which the command was.
+    pub(crate) fn running(error: RedisError) -> Error {
+        if is_of_connection(&error) {
+            Error::new(Step::Running, Cause::Connection(error), true)
+        } else {
+            Error::new(Step::Running, Cause::Redis(error), false)
+        }
+    }
+
+    pub(crate) fn connecting(error: RedisError) -> Error {
+        let cause = match error.kind() {
+            ErrorKind::Io => Cause::Connection(error),
+            _ => Cause::Redis(error),
+        };
+        Error::new(Step::Connecting, cause, false)
+    }
+
+    pub(crate) fn disconnected(error: RedisError) -> Error {
+        Error::new(Step::Receiving, Cause::Connection(error), false)
+    }
+
+    pub(crate) fn refused(why: &'static str) -> Error {
+        Error::new(Step::Waiting, Cause::Refused(why), false)
+    }
+
+    pub(crate) fn abandoned() -> Error {
+        Error::new(Step::Running, Cause::Abandoned, true)
+    }
+
+    fn new(step: Step, cause: Cause, in_doubt: bool) -> Error {
+        Error(Box::new(Failure {
+            step,
+            cause,
+            in_doubt,
+        }))
+    }
+}
+
+/// Whether the connection failed, rather than the command. The driver reports both a broken socket and a reply that is
+/// no RESP as errors after which the connection is gone.
+pub(crate) fn is_of_connection(error: &RedisError) -> bool {
+    error.is_io_error() || error.is_unrecoverable_error()
+}
+
+impl fmt::Display for Error {
+    /// One line that stands for itself: the step, what happened there, and the doubt if there is one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "redis, {}: ", self.0.step)?;
+        match &self.0.cause {
+            Cause::Canceled(end) => write!(f, "{end}"),
+            Cause::Redis(error) => write!(f, "{error}"),
+            Cause::Connection(error) => write!(f, "the connection failed: {error}"),
+            Cause::Refused(why) => f.write_str(why),
+            Cause::Abandoned => f.write_str("the runtime ended before the command did"),
+        }?;
+        if self.0.in_doubt {
+            f.write_str(" (the command may have run)")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Error");
+        out.field("step", &self.0.step);
+        match &self.0.cause {
+            Cause::Canceled(end) => out.field("canceled", end),
+            Cause::Redis(error) => out.field("redis", error),
+            Cause::Connection(error) => out.field("connection", error),
+            Cause::Refused(why) => out.field("refused", why),
+            Cause::Abandoned => out.field("abandoned", &true),
+        };
+        out.field("in_doubt", &self.0.in_doubt).finish()
+    }
+}
+
+impl error::Error for Error {
+    /// The context's error, or the driver's.
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match &self.0.cause {
+            Cause::Canceled(end) => Some(end),
+            Cause::Redis(error) | Cause::Connection(error) => Some(error),
+            Cause::Refused(_) | Cause::Abandoned => None,
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Step::Waiting => "waiting",
+            Step::Connecting => "connecting",
+            Step::Running => "running",
+            Step::Receiving => "receiving",
+        })
+    }
+}
