@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use bequest_test::servers::Postgres;
+use bequest_test::servers::{Postgres, Redis};
 
 /// A test that takes this long hangs.
 const HANGS: Duration = Duration::from_secs(20);
@@ -128,4 +128,38 @@ fn eventually(what: &str, condition: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "never: {what}");
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+#[test]
+fn a_redis_server_hangs_dies_comes_back_empty_and_leaves_nothing_behind() {
+    let Some(server) = Redis::start_or_leave_out() else {
+        return;
+    };
+    let folder = folder_of(&format!("{server:?}"));
+    assert_eq!(tell(&server, "SET k v\r\n", HANGS).as_deref(), Some("+OK\r\n"));
+
+    server.freeze();
+    assert_eq!(tell(&server, "GET k\r\n", Duration::from_millis(100)), None);
+    server.thaw();
+    assert_eq!(tell(&server, "EXISTS k\r\n", HANGS).as_deref(), Some(":1\r\n"));
+
+    server.kill();
+    assert!(TcpStream::connect(server.address()).is_err());
+    server.restart();
+    assert_eq!(tell(&server, "EXISTS k\r\n", HANGS).as_deref(), Some(":0\r\n"));
+
+    let address = server.address();
+    drop(server);
+    assert!(fs::metadata(&folder).is_err(), "{folder} was left");
+    assert!(TcpStream::connect(address).is_err());
+}
+
+/// What Redis answers to a short command within `limit`.
+fn tell(server: &Redis, command: &str, limit: Duration) -> Option<String> {
+    let mut socket = TcpStream::connect(server.address()).unwrap();
+    socket.write_all(command.as_bytes()).unwrap();
+    socket.set_read_timeout(Some(limit)).unwrap();
+    let mut answer = [0; 64];
+    let length = socket.read(&mut answer).ok()?;
+    Some(String::from_utf8_lossy(&answer[..length]).into_owned())
 }

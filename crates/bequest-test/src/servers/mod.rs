@@ -32,6 +32,8 @@ mod error;
 mod postgres;
 mod process;
 mod program;
+mod redis;
 
 pub use error::StartError;
 pub use postgres::Postgres;
+pub use redis::Redis;
