@@ -7,7 +7,7 @@ use std::error;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use bequest::Canceled;
+use bequest::{CancelScope, Canceled};
 use rusqlite::ErrorCode;
 
 /// Why a call on a [`Database`](crate::Database) has no answer.
@@ -98,6 +98,26 @@ impl Error {
             Cause::Canceled(end) => Some(end),
             _ => None,
         }
+    }
+
+    /// Whether the context of the call ended at `scope` itself: my own limit, which a retry or a fallback may answer, and
+    /// not an end from further out.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use bequest::Context;
+    /// use bequest_sqlite::Database;
+    /// use std::time::Duration;
+    ///
+    /// let request = Context::background().with_cancel();
+    /// let db = Database::temporary(&request).await?;
+    /// let step = request.with_timeout(Duration::ZERO);
+    /// let error = db.query(&step, "SELECT 1", (), |row| row.get::<_, i64>(0)).await.unwrap_err();
+    /// assert!(error.is_from(&step) && !error.is_from(&request));
+    /// # Ok(()) }
+    /// ```
+    pub fn is_from(&self, scope: &CancelScope) -> bool {
+        self.canceled().is_some_and(|end| end.is_from(scope))
     }
 
     /// Whether another connection held a lock, and did so for longer than
