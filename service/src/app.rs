@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 
 use crate::domain::fetch::LastFetch;
 use crate::jobs::Jobs;
-use crate::log::{self, Log};
+use crate::log::{self, Logs};
 use crate::routes;
 use crate::search::backend;
 use crate::search::client::SearchClient;
@@ -44,6 +44,7 @@ pub(crate) struct App {
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) last_fetch: LastFetch,
     pub(crate) server: Statistics,
+    pub(crate) logs: Arc<Logs>,
 }
 
 /// What kept the service from starting or from running: what, and where.
@@ -59,6 +60,20 @@ const CLOSING: Duration = Duration::from_secs(5);
 ///
 /// If it cannot start: a port in use, a folder that cannot be made, a file that is not a database.
 pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
+    let logs = Arc::new(Logs::open(&settings.log).map_err(|error| format!("a log: {error}"))?);
+    log::reopen_on_hangup(&logs, &settings.log)?;
+    let outcome = serve(settings, &logs).await;
+    let closing = Context::background()
+        .with_timeout(CLOSING)
+        .named("closing the logs");
+    if let Err(end) = logs.close(&closing).await {
+        log::event("closing the logs", &json!(end.to_string()));
+    }
+    outcome
+}
+
+/// Starts the parts, and takes them apart when a signal has come.
+async fn serve(settings: Settings, logs: &Arc<Logs>) -> Result<(), Failure> {
     let process = Context::background();
     let signals = signal::notify(&process, &[Signal::TERMINATE, Signal::INTERRUPT])?;
     let public = listen(settings.listen, "--listen").await?;
@@ -66,7 +81,7 @@ pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
     announce(public.local_addr()?, admin.local_addr()?);
 
     let admin_addr = admin.local_addr()?;
-    let (app, parts) = build(settings, admin_addr, &signals).await?;
+    let (app, parts) = build(settings, admin_addr, &signals, logs).await?;
     let admin_server = serve_admin(admin, &app);
     log::event(
         "ready",
@@ -110,6 +125,7 @@ async fn build(
     settings: Settings,
     admin_addr: SocketAddr,
     stopping: &Context,
+    logs: &Arc<Logs>,
 ) -> Result<(Arc<App>, Parts), Failure> {
     if !settings.no_inspect {
         bequest::inspect::enable();
@@ -122,9 +138,9 @@ async fn build(
         .map_err(|error| named("the database in", data.display(), error))?;
     let (search, corpus, backend) = match &settings.search {
         Some(base) => (SearchClient::new(base.clone()), None, None),
-        None => embedded_search(&opening, data).await?,
+        None => embedded_search(&opening, data, logs).await?,
     };
-    let server = Server::builder().observer(Log::of("public"));
+    let server = logs.public(Server::builder());
     let app = App {
         admin_addr,
         stopping: stopping.clone(),
@@ -135,6 +151,7 @@ async fn build(
         corpus,
         last_fetch: LastFetch::default(),
         server: server.statistics(),
+        logs: Arc::clone(logs),
         settings,
     };
     Ok((Arc::new(app), Parts { server, backend }))
@@ -144,6 +161,7 @@ async fn build(
 async fn embedded_search(
     ctx: &Context,
     data: &Path,
+    logs: &Logs,
 ) -> Result<(SearchClient, Option<Corpus>, Option<JoinHandle<()>>), Failure> {
     let corpus = Corpus::open(ctx, data)
         .await
@@ -152,7 +170,7 @@ async fn embedded_search(
     let base = format!("http://{}/", listener.local_addr()?).parse()?;
     let service = backend::router(corpus.clone());
     let background = Context::background();
-    let server = Server::builder().observer(Log::of("search"));
+    let server = logs.internal(Server::builder(), "search");
     let task = tokio::spawn(async move {
         if let Err(error) = server.serve(listener, service, &background).await {
             log::event("the search back end failed", &json!(error.to_string()));
@@ -163,13 +181,10 @@ async fn embedded_search(
 
 fn serve_admin(listener: TcpListener, app: &Arc<App>) -> JoinHandle<()> {
     let service = routes::admin::router(Arc::clone(app));
+    let server = app.logs.answers(Server::builder());
     tokio::spawn(async move {
         let background = Context::background();
-        if let Err(error) = Server::builder()
-            .observer(())
-            .serve(listener, service, &background)
-            .await
-        {
+        if let Err(error) = server.serve(listener, service, &background).await {
             log::event("the admin listener failed", &json!(error.to_string()));
         }
     })

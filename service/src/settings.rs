@@ -8,6 +8,7 @@ use clap::Parser;
 use http::Uri;
 
 use crate::domain::duration::GoDuration;
+use crate::log::LogSettings;
 
 /// The reference service of bequest: everything it does stops when nobody wants the answer any more.
 ///
@@ -56,6 +57,9 @@ pub(crate) struct Settings {
     /// After a signal: how long requests and jobs may go on before they are told
     #[arg(long, env = "BEQUEST_DRAIN", default_value = "10s", value_name = "DURATION", value_parser = positive)]
     pub(crate) drain: Duration,
+
+    #[command(flatten)]
+    pub(crate) log: LogSettings,
 
     /// Do not list live contexts
     #[arg(long, env = "BEQUEST_NO_INSPECT")]

@@ -55,7 +55,7 @@ const tries = {
     say(`you left; the statement was stopped ${last.stopped_after_ms?.toFixed(1)} ms later; statements running: ${last.running}`, "stopped");
   },
   async job(say) {
-    const { location } = await json("/jobs", { method: "POST" });
+    const { location } = (await json("/jobs", { method: "POST" })).Result;
     const tell = (job) => say(`${location}: ${job.state}, ${job.passages} passages, started by ${job.started_by}`);
     const look = async () => { const job = await json(location); tell(job); return job; };
     await until(look, (job) => job.passages > 20);

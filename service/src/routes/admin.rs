@@ -20,9 +20,9 @@ use bequest::{Reason, ScopeId};
 use http::{StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::answer::{self, Refusal, escaped, go};
+use crate::answer::{self, Code, Refusal, escaped, go};
 use crate::app::App;
-use crate::log::COUNTERS;
+use crate::log::{COUNTERS, Logs, here};
 
 /// The routes of the admin listener.
 pub(crate) fn router(app: Arc<App>) -> Router {
@@ -39,6 +39,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/style.css", get(super::home::style))
         .route("/favicon.ico", get(super::home::icon))
         .layer(middleware::from_fn(only_by_address))
+        .layer(middleware::from_fn(answer::way_out))
         .with_state(app)
 }
 
@@ -52,8 +53,8 @@ async fn only_by_address(request: Request, next: Next) -> Response {
     match authority.or(host) {
         Some(host) if is_address(&host) => next.run(request).await,
         _ => Refusal::new(
-            StatusCode::FORBIDDEN,
-            "host",
+            here!(),
+            Code::BadHost,
             "this listener is reached by address or as localhost",
         )
         .into_response(),
@@ -147,7 +148,35 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
     for (name, kind, value) in rows {
         let _ = write!(out, "# TYPE {name} {kind}\n{name} {value}\n");
     }
+    write_answers(&mut out);
+    write_logs(&mut out, &app.logs);
     answer::text(out)
+}
+
+/// How often each code was answered, other than with 200.
+fn write_answers(out: &mut String) {
+    let _ = writeln!(out, "# TYPE bequest_answers_total counter");
+    for (code, count) in Code::counts() {
+        let _ = writeln!(out, "bequest_answers_total{{code=\"{}\"}} {count}", code.word());
+    }
+}
+
+/// What has become of the lines of the logs.
+fn write_logs(out: &mut String, logs: &Logs) {
+    let rows = logs.counts().map(|(log, counts)| {
+        [
+            ("bequest_log_lines_total", log, counts.accepted),
+            ("bequest_log_lines_lost_total", log, counts.lost),
+            ("bequest_log_failures_total", log, counts.failures),
+        ]
+    });
+    let [access, errors] = rows;
+    for (access, errors) in access.iter().zip(&errors) {
+        let _ = writeln!(out, "# TYPE {} counter", access.0);
+        for (metric, log, count) in [access, errors] {
+            let _ = writeln!(out, "{metric}{{log=\"{log}\"}} {count}");
+        }
+    }
 }
 
 async fn contexts_page() -> Response {

@@ -9,10 +9,11 @@ use bequest_http::server::ConnInfo;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
-use crate::answer::{self, Refusal, go};
+use crate::answer::{self, Code, HandlerStatus, Refusal, go, respond};
 use crate::app::App;
 use crate::domain::userip;
 use crate::jobs::{Progress, Refused};
+use crate::log::here;
 
 /// `POST /jobs`: starts a job and answers at once. The job keeps the user's address, and nothing else of the request.
 pub(super) async fn start(
@@ -21,14 +22,18 @@ pub(super) async fn start(
     Extension(conn): Extension<ConnInfo>,
 ) -> Result<Response, Refusal> {
     let user = userip::from_request(&conn.peer_addr().to_string());
-    let user = user.map_err(|error| Refusal::bad_request("bad_address", error.to_string()))?;
+    let user = user.map_err(|error| Refusal::new(here!(), Code::BadAddress, error.to_string()))?;
     let id = app
         .jobs
         .start(&userip::new_context(&ctx, user))
         .map_err(refusal)?;
     let location = format!("/jobs/{id}");
-    let mut response =
-        answer::json_response(StatusCode::ACCEPTED, &json!({ "job": id, "location": location }));
+    let answer = HandlerStatus {
+        status: StatusCode::ACCEPTED,
+        code: Code::Accepted,
+        result: json!({ "job": id, "location": location }),
+    };
+    let mut response = respond!(&ctx, answer);
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -38,8 +43,7 @@ pub(super) async fn start(
 /// `GET /jobs/{id}`: how far it is, and who started it.
 pub(super) async fn show(State(app): State<Arc<App>>, Path(id): Path<i64>) -> Response {
     let Some(job) = app.jobs.get(id) else {
-        return Refusal::new(StatusCode::NOT_FOUND, "no_job", "there is no job of that number")
-            .into_response();
+        return Refusal::new(here!(), Code::NoJob, "there is no job of that number").into_response();
     };
     let (state, detail) = match &job.progress {
         Progress::Running => ("running", format!("for {}", go(job.begun.elapsed()))),
@@ -59,8 +63,8 @@ pub(super) async fn show(State(app): State<Arc<App>>, Path(id): Path<i64>) -> Re
 
 fn refusal(refused: Refused) -> Refusal {
     let (code, message) = match refused {
-        Refused::TooMany(most) => ("too_many_jobs", format!("{most} jobs are running")),
-        Refused::ShuttingDown => ("shutting_down", "the service is shutting down".to_string()),
+        Refused::TooMany(most) => (Code::TooManyJobs, format!("{most} jobs are running")),
+        Refused::ShuttingDown => (Code::ShuttingDown, "the service is shutting down".to_string()),
     };
-    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
+    Refusal::new(here!(), code, message)
 }

@@ -19,10 +19,11 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::answer::{self, Refusal, go};
+use crate::answer::{self, Code, Refusal, go};
 use crate::app::App;
 use crate::domain::budget;
 use crate::domain::duration::GoDuration;
+use crate::log::here;
 use crate::store::Ledger;
 
 #[derive(Debug, Deserialize)]
@@ -62,7 +63,7 @@ pub(super) async fn report(
 ) -> Result<Response, Refusal> {
     let timeout = question.timeout.as_deref().map(GoDuration::parse).transpose();
     let timeout =
-        timeout.map_err(|error| Refusal::bad_request("bad_timeout", format!("timeout: {error}")))?;
+        timeout.map_err(|error| Refusal::new(here!(), Code::BadTimeout, format!("timeout: {error}")))?;
     let limit = timeout.map_or(LIMIT, |timeout| timeout.to_wait().min(LIMIT));
     let span = Duration::from_millis(question.ms.unwrap_or(USUAL_MS).min(MOST_MS));
 
@@ -71,7 +72,7 @@ pub(super) async fn report(
         .with_timeout(limit)
         .named("report")
         .caused_by(format!("the report's limit of {}", go(limit)));
-    budget::at_least(&scope, WORTH_STARTING)?;
+    budget::at_least(&scope, WORTH_STARTING).map_err(|little| Refusal::too_little_time(here!(), little))?;
     let (ledger, remembered) = both(&scope, &app, span)
         .await
         .map_err(|failure| refusal(&ctx, failure))?;
@@ -140,7 +141,7 @@ async fn both(scope: &Context, app: &Arc<App>, span: Duration) -> Result<(Ledger
 
 fn refusal(request: &Context, failure: Failure) -> Refusal {
     match failure {
-        Failure::Ended(end) => Refusal::ended(request, &end),
-        Failure::Store(error) => Refusal::internal(error),
+        Failure::Ended(end) => Refusal::ended(here!(), request, &end),
+        Failure::Store(error) => Refusal::new(here!(), Code::Internal, error),
     }
 }

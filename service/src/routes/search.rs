@@ -12,11 +12,12 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::answer::{self, Refusal, escaped, go};
+use crate::answer::{self, Code, Refusal, escaped, go};
 use crate::app::App;
 use crate::domain::budget;
 use crate::domain::duration::GoDuration;
 use crate::domain::userip;
+use crate::log::here;
 use crate::search::Found;
 use crate::search::client::SearchError;
 
@@ -41,13 +42,13 @@ pub(super) async fn search(
     Query(question): Query<Question>,
 ) -> Result<Response, Refusal> {
     let query = question.q.filter(|query| !query.trim().is_empty());
-    let query = query.ok_or_else(|| Refusal::bad_request("no_query", "no query"))?;
+    let query = query.ok_or_else(|| Refusal::new(here!(), Code::NoQuery, "no query"))?;
     let timeout = question.timeout.as_deref().map(GoDuration::parse).transpose();
     let timeout =
-        timeout.map_err(|error| Refusal::bad_request("bad_timeout", format!("timeout: {error}")))?;
+        timeout.map_err(|error| Refusal::new(here!(), Code::BadTimeout, format!("timeout: {error}")))?;
     let user = userip::from_request(&conn.peer_addr().to_string());
-    let user = user.map_err(|error| Refusal::bad_request("bad_address", error.to_string()))?;
-    budget::at_least(&ctx, WORTH_STARTING)?;
+    let user = user.map_err(|error| Refusal::new(here!(), Code::BadAddress, error.to_string()))?;
+    budget::at_least(&ctx, WORTH_STARTING).map_err(|little| Refusal::too_little_time(here!(), little))?;
 
     let begun = Instant::now();
     let scope = limited(
@@ -80,18 +81,12 @@ pub(super) async fn passage(
     State(app): State<Arc<App>>,
     Path(path): Path<String>,
 ) -> Result<Response, Refusal> {
-    let missing = || {
-        Refusal::new(
-            StatusCode::NOT_FOUND,
-            "not_found",
-            "there is no passage of that name",
-        )
-    };
+    let missing = || Refusal::new(here!(), Code::NotFound, "there is no passage of that name");
     let corpus = app.corpus.as_ref().ok_or_else(missing)?;
     let found = corpus.passage(&ctx, format!("/a/{path}")).await;
     let found = found.map_err(|error| match error.canceled() {
-        Some(end) => Refusal::ended(&ctx, end),
-        None => Refusal::internal(error.to_string()),
+        Some(end) => Refusal::ended(here!(), &ctx, end),
+        None => Refusal::new(here!(), Code::Internal, error.to_string()),
     })?;
     let (title, text) = found.ok_or_else(missing)?;
     let (title, text) = (escaped(&title), escaped(&text));
@@ -121,11 +116,11 @@ fn go_exact(span: Duration) -> String {
 
 fn refusal(request: &Context, scope: &CancelScope, error: SearchError) -> Refusal {
     match error {
-        SearchError::Ended(end) => Refusal::ended(request, &end).with("mine", end.is_from(scope)),
+        SearchError::Ended(end) => Refusal::ended(here!(), request, &end).with("mine", end.is_from(scope)),
         // The scope's end may reach the client as a broken exchange; the reason is the scope's.
         other => match scope.err() {
-            Some(end) => Refusal::ended(request, &end).with("mine", end.is_from(scope)),
-            None => Refusal::new(StatusCode::BAD_GATEWAY, "search_back_end", other.to_string()),
+            Some(end) => Refusal::ended(here!(), request, &end).with("mine", end.is_from(scope)),
+            None => Refusal::new(here!(), Code::SearchBackEnd, other.to_string()),
         },
     }
 }

@@ -11,9 +11,10 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::answer::{self, Refusal, go};
+use crate::answer::{self, Code, Refusal, go};
 use crate::app::App;
 use crate::domain::fetch::{self, Outcome, PIECE, State as Fetch};
+use crate::log::here;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Question {
@@ -38,12 +39,17 @@ pub(super) async fn fetch(
     let key = question
         .key
         .filter(|key| !key.is_empty() && key.len() <= LONGEST_KEY);
-    let key =
-        key.ok_or_else(|| Refusal::bad_request("key", "key= is missing, empty or longer than 200 bytes"))?;
+    let key = key.ok_or_else(|| {
+        Refusal::new(
+            here!(),
+            Code::BadKey,
+            "key= is missing, empty or longer than 200 bytes",
+        )
+    })?;
     let pieces = question.ms.unwrap_or(USUAL_MS).min(MOST_MS).div_ceil(10);
     let record = Record::begin(app, key, pieces);
     let (record, built) = build(&ctx, record).await?;
-    let text = built.map_err(|end| Refusal::ended(&ctx, &end))?;
+    let text = built.map_err(|end| Refusal::ended(here!(), &ctx, &end))?;
     match record
         .app
         .store
@@ -60,13 +66,13 @@ pub(super) async fn fetch(
 pub(super) async fn last(Ctx(ctx): Ctx, State(app): State<Arc<App>>) -> Result<Response, Refusal> {
     let Some(outcome) = app.last_fetch.get() else {
         return Err(Refusal::new(
-            StatusCode::NOT_FOUND,
-            "no_fetch",
+            here!(),
+            Code::NoFetch,
             "nothing has been fetched yet",
         ));
     };
     let stored = app.store.answer(&ctx, outcome.key.clone()).await;
-    let stored = stored.map_err(|error| Refusal::internal(error.to_string()))?;
+    let stored = stored.map_err(|error| Refusal::new(here!(), Code::Internal, error.to_string()))?;
     Ok(answer::json_response(
         StatusCode::OK,
         &tell(&outcome, stored.is_some()),
@@ -122,7 +128,7 @@ async fn build(ctx: &Context, record: Record) -> Result<(Record, Result<String, 
         (record, built)
     });
     work.await
-        .map_err(|error| Refusal::internal(format!("the fetch: {error}")))
+        .map_err(|error| Refusal::new(here!(), Code::Internal, format!("the fetch: {error}")))
 }
 
 fn refused(ctx: &Context, record: &Record, error: &bequest_sqlite::Error) -> Refusal {
@@ -135,11 +141,11 @@ fn refused(ctx: &Context, record: &Record, error: &bequest_sqlite::Error) -> Ref
                     end: end.clone(),
                 },
             );
-            Refusal::ended(ctx, end)
+            Refusal::ended(here!(), ctx, end)
         }
         None => {
             record.set(record.of, Fetch::Failed(error.to_string()));
-            Refusal::internal("the store refused the answer")
+            Refusal::new(here!(), Code::Internal, "the store refused the answer")
         }
     }
 }

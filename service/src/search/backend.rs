@@ -2,6 +2,7 @@
 
 use axum::Router;
 use axum::extract::{Query, State};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bequest_http::axum::Ctx;
@@ -10,7 +11,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::corpus::Corpus;
-use crate::answer::{Refusal, json_response};
+use crate::answer::{self, Code, Refusal, json_response};
+use crate::log::here;
 
 /// What the back end is asked: `?v=1.0&q=…[&userip=…]`.
 #[derive(Debug, Deserialize)]
@@ -23,13 +25,16 @@ struct Question {
 
 /// The back end's routes.
 pub(crate) fn router(corpus: Corpus) -> Router {
-    Router::new().route("/", get(answer)).with_state(corpus)
+    Router::new()
+        .route("/", get(answer))
+        .layer(middleware::from_fn(answer::way_out))
+        .with_state(corpus)
 }
 
 /// The handler's context ends when the front end lets go of its request, and the query in the index with it.
 async fn answer(Ctx(ctx): Ctx, State(corpus): State<Corpus>, Query(question): Query<Question>) -> Response {
     if question.v != "1.0" {
-        return Refusal::bad_request("version", "this back end speaks v=1.0").into_response();
+        return Refusal::new(here!(), Code::BadVersion, "this back end speaks v=1.0").into_response();
     }
     match corpus.search(&ctx, &question.q).await {
         Ok(found) => {
@@ -43,8 +48,8 @@ async fn answer(Ctx(ctx): Ctx, State(corpus): State<Corpus>, Query(question): Qu
             )
         }
         Err(error) => match error.canceled() {
-            Some(end) => Refusal::ended(&ctx, end).into_response(),
-            None => Refusal::internal(error.to_string()).into_response(),
+            Some(end) => Refusal::ended(here!(), &ctx, end).into_response(),
+            None => Refusal::new(here!(), Code::Internal, error.to_string()).into_response(),
         },
     }
 }

@@ -36,21 +36,29 @@ fn is_not_ready_while_draining() {
 fn metrics_are_in_the_format_of_prometheus() {
     let service = service(&[]);
     service.get("/search?q=golang");
+    service.get("/nowhere");
     let text = service.admin("/metrics").body;
-    let lines: Vec<_> = text.lines().collect();
-    for pair in lines.chunks(2) {
-        let [declared, sample] = pair else {
-            panic!("an odd line in {text}")
-        };
-        let (name, value) = sample.split_once(' ').unwrap();
-        let kind = if name.ends_with("_total") {
-            "counter"
-        } else {
-            "gauge"
-        };
-        assert_eq!(*declared, format!("# TYPE {name} {kind}"));
+    let mut family = "";
+    for line in text.lines() {
+        if let Some(declared) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = declared.split_once(' ').unwrap();
+            let usual = if name.ends_with("_total") {
+                "counter"
+            } else {
+                "gauge"
+            };
+            assert_eq!(kind, usual, "{line}");
+            family = name;
+            continue;
+        }
+        let (sample, value) = line.split_once(' ').unwrap();
+        let (name, labels) = sample.split_once('{').unwrap_or((sample, "}"));
+        assert_eq!(name, family, "{line}");
+        assert!(labels.ends_with('}'), "{line}");
         value.parse::<u64>().unwrap();
     }
+    assert_eq!(service.metric("bequest_answers_total{code=\"not_found\"}"), 1);
+    assert_eq!(service.metric("bequest_log_lines_lost_total{log=\"access\"}"), 0);
     assert!(service.metric("bequest_requests_answered_total") >= 1);
 }
 

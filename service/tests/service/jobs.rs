@@ -11,7 +11,7 @@ fn start(service: &Instance) -> String {
     let answer = ask(service.public, "POST", "/jobs", &[]);
     assert_eq!(answer.status, 202);
     let location = answer.header("location").expect("a Location").to_string();
-    assert_eq!(answer.json()["location"], location.as_str());
+    assert_eq!(answer.json()["Result"]["location"], location.as_str());
     location
 }
 

@@ -12,7 +12,7 @@ use std::thread;
 use serde_json::Value;
 
 use super::client::{self, Answer};
-use super::{GUARD, until};
+use super::{GUARD, access, until};
 
 /// A running service. Dropping it kills it and removes its data.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(crate) struct Instance {
     child: Child,
     pub(crate) public: SocketAddr,
     pub(crate) admin: SocketAddr,
+    /// Standard output: the addresses, then the access log.
+    output: Lines,
     log: Lines,
     folder: Folder,
 }
@@ -57,6 +59,7 @@ impl Instance {
         let mut command = command(binary.as_ref());
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"]);
         command.arg(folder.path().join("data")).args(flags);
+        command.env("BEQUEST_ACCESS_FORMAT", "extended");
         Instance::wait(command, folder)
     }
 
@@ -71,11 +74,17 @@ impl Instance {
             child,
             public: SocketAddr::from(([0; 4], 0)),
             admin: SocketAddr::from(([0; 4], 0)),
+            output,
             log,
             folder,
         };
-        let printed = |nth| output.wait_for("its addresses", |lines| addresses(lines).nth(nth));
-        (instance.public, instance.admin) = (printed(0), printed(1));
+        let printed = |nth| {
+            instance
+                .output
+                .wait_for("its addresses", |lines| addresses(lines).nth(nth))
+        };
+        let addresses = (printed(0), printed(1));
+        (instance.public, instance.admin) = addresses;
         instance
     }
 
@@ -99,13 +108,6 @@ impl Instance {
         value.parse().expect("a whole number")
     }
 
-    /// Asserts that every handler was told of its end by its context and came to it by itself. Those that are not are
-    /// dropped after their grace, which ends most things too, only later and less gently.
-    pub(crate) fn assert_no_handler_was_dropped(&self) {
-        self.until_metric("bequest_handlers_in_grace", 0);
-        assert_eq!(self.metric("bequest_handlers_dropped_total"), 0);
-    }
-
     /// Asks until a metric has this value.
     pub(crate) fn until_metric(&self, name: &str, value: u64) {
         until(&format!("{name} {value}"), || {
@@ -120,10 +122,17 @@ impl Instance {
         })
     }
 
-    /// The log line of the request with this target, once it has ended.
+    /// The access line of the request with this target, once it has ended.
     pub(crate) fn request_line(&self, target: &str) -> Value {
-        self.log.wait_for(&format!("the line of {target}"), |lines| {
-            json_lines(lines).find(|line| line["target"] == target)
+        self.output.wait_for(&format!("the line of {target}"), |lines| {
+            access_lines(lines).find(|line| line["target"] == target)
+        })
+    }
+
+    /// The error line of an answer to this path.
+    pub(crate) fn error_line(&self, path: &str) -> Value {
+        self.log.wait_for(&format!("the error line of {path}"), |lines| {
+            json_lines(lines).find(|line| line["API"] == path)
         })
     }
 
@@ -139,11 +148,9 @@ impl Instance {
         self.log.get().0.join("\n")
     }
 
-    /// All lines about requests.
+    /// All access lines.
     pub(crate) fn request_lines(&self) -> Vec<Value> {
-        json_lines(&self.log.get().0)
-            .filter(|line| !line["target"].is_null())
-            .collect()
+        access_lines(&self.output.get().0).collect()
     }
 
     /// Where its data is.
@@ -169,6 +176,7 @@ impl Instance {
         let status = until("the end of the process", || {
             self.child.try_wait().expect("a child of ours")
         });
+        self.output.wait_for_end();
         self.log.wait_for_end();
         status
     }
@@ -271,6 +279,10 @@ fn addresses(lines: &[String]) -> impl Iterator<Item = SocketAddr> {
         let rest = line.trim_start().strip_prefix("http://")?;
         rest.split('/').next()?.parse().ok()
     })
+}
+
+fn access_lines(lines: &[String]) -> impl Iterator<Item = Value> {
+    lines.iter().filter_map(|line| access::read(line))
 }
 
 fn json_lines(lines: &[String]) -> impl Iterator<Item = Value> {

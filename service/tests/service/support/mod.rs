@@ -3,6 +3,7 @@
 //! Nothing here sleeps for a time and hopes. What is waited for is a condition that is asked again and again, under a
 //! guard that only a hanging service ever meets.
 
+pub(crate) mod access;
 pub(crate) mod backend;
 pub(crate) mod client;
 pub(crate) mod instance;

@@ -1,0 +1,109 @@
+//! The access log: the combined log format, to the letter, and optionally a little more at its end.
+//!
+//! ```text
+//! 127.0.0.1 - - [29/Jul/2017:19:08:30 +0900] "DELETE /my/api HTTP/1.1" 200 31 "" "Go-http-client/1.1"
+//! ```
+//!
+//! The time is that of the request's beginning, a header that was not sent is an empty field, and what a client chose is
+//! escaped as `\xHH`. The extended form goes on after the last quote: why the request ended, how many milliseconds it
+//! took, how many of its budget were left (`-` without a deadline), and its id.
+//!
+//! ```text
+//! … "curl/8.5.0" "client disconnected" 1000.312 28999.688 84c5d6dd0a3c1f10-7
+//! ```
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use bequest_http::server::Finished;
+use http::{HeaderValue, Version};
+
+use super::escape::push_quoted;
+use super::request::Request;
+use super::time::push_combined;
+
+/// How the lines of the access log end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// The combined log format and nothing more
+    Combined,
+    /// Followed by the reason of the end, milliseconds taken and left, and the request's id
+    Extended,
+}
+
+/// What came of a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outcome<'o> {
+    pub(super) status: u16,
+    pub(super) bytes: u64,
+    pub(super) reason: &'o str,
+    pub(super) elapsed: Duration,
+    pub(super) left: Option<Duration>,
+}
+
+/// The line of an exchange that is over, without its end of line.
+pub(super) fn line(request: &Request, finished: &Finished<'_>, format: Format) -> String {
+    let reason = finished.end.reason().to_string();
+    let outcome = Outcome {
+        status: finished.logged_status().as_u16(),
+        bytes: finished.bytes,
+        reason: &reason,
+        elapsed: finished.elapsed,
+        left: finished.context.remaining(),
+    };
+    line_of(request, &outcome, format)
+}
+
+pub(super) fn line_of(request: &Request, outcome: &Outcome<'_>, format: Format) -> String {
+    let mut out = String::with_capacity(256);
+    // Writing to a string cannot fail, here and below.
+    let _ = write!(out, "{} - - [", request.peer.ip().to_canonical());
+    push_combined(&mut out, request.begun);
+    out.push_str("] \"");
+    push_quoted(&mut out, request.method.as_str().as_bytes());
+    out.push(' ');
+    match request.uri.path_and_query() {
+        Some(target) => push_quoted(&mut out, target.as_str().as_bytes()),
+        None => push_quoted(&mut out, request.uri.to_string().as_bytes()),
+    }
+    let _ = write!(
+        out,
+        " {}\" {} {}",
+        protocol(request.version),
+        outcome.status,
+        outcome.bytes
+    );
+    push_header(&mut out, request.referer.as_ref());
+    push_header(&mut out, request.agent.as_ref());
+    if format == Format::Extended {
+        push_extension(&mut out, request, outcome);
+    }
+    out
+}
+
+fn push_header(out: &mut String, value: Option<&HeaderValue>) {
+    out.push_str(" \"");
+    push_quoted(out, value.map_or(&[], HeaderValue::as_bytes));
+    out.push('"');
+}
+
+fn push_extension(out: &mut String, request: &Request, outcome: &Outcome<'_>) {
+    out.push_str(" \"");
+    push_quoted(out, outcome.reason.as_bytes());
+    let _ = write!(out, "\" {:.3} ", outcome.elapsed.as_secs_f64() * 1e3);
+    match outcome.left {
+        Some(left) => drop(write!(out, "{:.3}", left.as_secs_f64() * 1e3)),
+        None => out.push('-'),
+    }
+    let _ = write!(out, " {}", request.id());
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_09 => "HTTP/0.9",
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2.0",
+        Version::HTTP_3 => "HTTP/3.0",
+        _ => "HTTP/1.1",
+    }
+}
