@@ -108,6 +108,13 @@ impl Instance {
         value.parse().expect("a whole number")
     }
 
+    /// Asserts that every handler was told of its end by its context and came to it by itself. Those that are not are
+    /// dropped after their grace, which ends most things too, only later and less gently.
+    pub(crate) fn assert_no_handler_was_dropped(&self) {
+        self.until_metric("bequest_handlers_in_grace", 0);
+        assert_eq!(self.metric("bequest_handlers_dropped_total"), 0);
+    }
+
     /// Asks until a metric has this value.
     pub(crate) fn until_metric(&self, name: &str, value: u64) {
         until(&format!("{name} {value}"), || {
