@@ -6,6 +6,7 @@
 
 use std::error::Error;
 use std::fmt::Display;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -236,9 +237,8 @@ fn named(what: &str, which: impl Display, error: impl Into<Failure>) -> Failure 
 }
 
 /// The first lines a newcomer sees: where it is, and what to paste.
-#[expect(clippy::print_stdout, reason = "they are for the person at the terminal")]
 fn announce(public: SocketAddr, admin: SocketAddr) {
-    println!(
+    let lines = format!(
         "bequest {}: a service that stops when nobody wants the answer
 
   http://{public}/                    a page with a button for each thing
@@ -257,4 +257,6 @@ Ctrl-C drains and stops; again stops at once.
 ",
         env!("CARGO_PKG_VERSION"),
     );
+    // Nobody reads them where standard output is closed, which is no reason not to serve.
+    writeln!(std::io::stdout(), "{lines}").ok();
 }
