@@ -64,7 +64,7 @@ impl LogSettings {
 }
 
 /// Opens a log file for its owner and group: lines say who asked for what.
-fn append(path: &Path) -> io::Result<Box<dyn Write + Send>> {
+pub(super) fn append(path: &Path) -> io::Result<Box<dyn Write + Send>> {
     let mut options = OpenOptions::new();
     options.append(true).create(true);
     #[cfg(unix)]

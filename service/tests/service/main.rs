@@ -7,6 +7,7 @@ mod admin;
 mod control;
 mod http2;
 mod jobs;
+mod logs;
 mod report;
 mod search;
 mod settings;
