@@ -184,7 +184,7 @@ fn echo() -> Router {
 #[tokio::test]
 async fn one_request_is_one_line_whatever_its_client_sends() {
     let seed = seed();
-    println!("seed {seed}");
+    eprintln!("seed {seed}");
     let (mut random, folder) = (Random(seed), Folder::new());
     let (access, errors) = (folder.sink("access.log"), folder.sink("error.log"));
     let log: Arc<dyn Handler> = Arc::new(ErrorLog {
@@ -291,7 +291,7 @@ fn error_lines_are_read(path: &Path) {
             );
         }
         Err(error) => {
-            println!("left out: jq is not installed ({error}), so serde_json alone has read the error lines")
+            eprintln!("left out: jq is not installed ({error}), so serde_json alone has read the error lines")
         }
     }
 }
@@ -300,7 +300,7 @@ fn error_lines_are_read(path: &Path) {
 #[test]
 fn control_naive_lines_are_broken() {
     let seed = seed();
-    println!("seed {seed}");
+    eprintln!("seed {seed}");
     let (mut random, combined) = (Random(seed), Regex::new(COMBINED).unwrap());
     let mut naive = String::new();
     let requests = 1000;
