@@ -143,7 +143,8 @@ impl Context {
     }
 
     /// A scope for tidying up: it keeps the values and the clock, ignores that this context has ended or ends, and
-    /// has a limit of its own, so that tidying up cannot take for ever.
+    /// has a limit of its own, so that tidying up cannot take for ever. (`Duration::MAX` is no limit here either; say it
+    /// only if you mean it.)
     ///
     /// ```
     /// # use bequest::Context;
@@ -494,7 +495,7 @@ impl Context {
         let birth = Birth {
             made_at: Location::caller(),
             deadline,
-            timers: None,
+            timers: self.own_timers(),
         };
         let parent = self.node.as_ref();
         let node = Node::derive(parent.as_slice(), birth);

@@ -133,11 +133,8 @@ impl Future for Sleep<'_> {
 
     fn poll(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let limited = &mut self.0;
-        if let Some(end) = limited.outer_end() {
-            return Poll::Ready(Err(end));
-        }
         if limited.is_over() {
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(limited.end_before_limit().map_or(Ok(()), Err));
         }
         limited.poll_stop(task).map(|stop| match stop {
             Stop::Outer(end) => Err(end),
@@ -351,13 +348,16 @@ impl<'a> Limited<'a> {
         }
     }
 
-    /// The limit has passed: the context's end, if that came before, or the limit's own. The first event wins.
+    /// The limit has passed: whose end it was.
     #[cold]
     fn first_end(&self) -> Canceled {
-        let came_before = |end: &Canceled| self.at.is_none_or(|limit| end.at().is_some_and(|at| at < limit));
-        self.outer_end()
-            .filter(came_before)
-            .unwrap_or_else(|| self.own_end())
+        self.end_before_limit().unwrap_or_else(|| self.own_end())
+    }
+
+    /// The context's end, if that came before the limit or with it. The first event wins.
+    fn end_before_limit(&self) -> Option<Canceled> {
+        let came_before = |end: &Canceled| self.at.is_none_or(|limit| end.at().is_some_and(|at| at <= limit));
+        self.outer_end().filter(came_before)
     }
 
     #[cold]

@@ -110,6 +110,7 @@ impl<T: Send + 'static, E: Send + 'static> Group<T, E> {
     /// # Panics
     ///
     /// If `most` is zero, since nothing could ever run, or after a task was spawned.
+    #[track_caller]
     pub fn limit(mut self, most: usize) -> Group<T, E> {
         assert!(most > 0, "a group that may run nothing would wait for ever");
         assert_eq!(self.spawned, 0, "the limit is set before the first task");

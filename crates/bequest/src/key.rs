@@ -140,10 +140,8 @@ impl<T> Key<T> {
 
 impl<T> fmt::Debug for Key<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Key")
-            .field("name", &self.name)
-            .field("sensitive", &self.sensitive)
-            .finish_non_exhaustive()
+        let name = if self.sensitive { "(sensitive)" } else { self.name };
+        f.debug_struct("Key").field("name", &name).finish_non_exhaustive()
     }
 }
 

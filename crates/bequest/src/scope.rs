@@ -5,8 +5,7 @@ use std::error::Error;
 use std::fmt;
 use std::ops::Deref;
 use std::panic::Location;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::canceled::{Cause, ScopeId};
 use crate::key::Key;
@@ -38,8 +37,8 @@ pub struct CancelScope {
     context: Context,
     /// Whether dropping it cancels. Given up by `into_context` and by handing the context to another scope.
     owns: bool,
-    /// Whether a `Canceller` was ever made.
-    shared: AtomicBool,
+    /// The right that cancellers share, once there is one.
+    right: OnceLock<Arc<Right>>,
 }
 
 /// The right to cancel a scope, without owning it: dropping it does nothing.
@@ -53,14 +52,24 @@ pub struct CancelScope {
 /// assert_eq!(scope.err().unwrap().reason(), Reason::Shutdown);
 /// ```
 #[derive(Clone)]
-pub struct Canceller(Arc<Node>);
+pub struct Canceller(Arc<Right>);
+
+/// The right to cancel a node. When the last holder is gone and the scope has been given up, nobody can.
+struct Right(Arc<Node>);
+
+impl Drop for Right {
+    fn drop(&mut self) {
+        // If it is a scope's that is being dropped, the node has ended by now and this does nothing.
+        self.0.give_up();
+    }
+}
 
 impl CancelScope {
     pub(crate) fn own(context: Context) -> CancelScope {
         CancelScope {
             context,
             owns: true,
-            shared: AtomicBool::new(false),
+            right: OnceLock::new(),
         }
     }
 
@@ -71,9 +80,10 @@ impl CancelScope {
 
     /// The right to cancel, to be handed to somebody else.
     pub fn canceller(&self) -> Canceller {
-        // Relaxed: read by `into_context`, which has the scope to itself.
-        self.shared.store(true, Ordering::Relaxed);
-        Canceller(Arc::clone(self.node()))
+        let right = self
+            .right
+            .get_or_init(|| Arc::new(Right(Arc::clone(self.node()))));
+        Canceller(Arc::clone(right))
     }
 
     /// The number that this scope has in errors and lists.
@@ -85,7 +95,7 @@ impl CancelScope {
     ///
     /// When the call returns, every context derived from this scope reads as done, even those derived at that instant
     /// on other threads, whichever of several concurrent callers this is; the first has also woken all who wait and run
-    /// all callbacks. If it had ended before, nothing changes: the first event wins.
+    /// all callbacks (but those that a cancel further out, at the same time on another thread, has taken upon itself). If it had ended before, nothing changes: the first event wins.
     #[track_caller]
     pub fn cancel(&self) {
         blame(self.node(), Reason::Explicit, None);
@@ -131,6 +141,9 @@ impl CancelScope {
     }
 
     /// This scope with one more value: Go's order, `ctx.with_timeout(d).with_value(&KEY, v)`, keeps its owner.
+    ///
+    /// It takes the scope. To add a value for a part of the work and keep the scope, derive from its context:
+    /// `scope.context().with_value(&KEY, v)`.
     pub fn with_value<T: Send + Sync + 'static>(mut self, key: &'static Key<T>, value: T) -> CancelScope {
         self.context.values = self.context.values.with(key, value);
         self
@@ -151,8 +164,11 @@ impl CancelScope {
     pub fn into_context(mut self) -> Context {
         self.owns = false;
         let node = self.node();
-        let is_bare =
-            !node.owns_deadline() && !self.shared.load(Ordering::Relaxed) && node.known_end().is_none();
+        let is_shared = self.right.get().is_some();
+        if !is_shared {
+            node.give_up();
+        }
+        let is_bare = !node.owns_deadline() && !is_shared && node.known_end().is_none();
         let mut parents = node.parents();
         match (is_bare, parents.next(), parents.next()) {
             // Nothing of its own can end it, so it is its parent in all but the node, and need not keep that.
@@ -174,19 +190,19 @@ impl Canceller {
     /// As [`CancelScope::cancel`].
     #[track_caller]
     pub fn cancel(&self) {
-        blame(&self.0, Reason::Explicit, None);
+        blame(&self.0.0, Reason::Explicit, None);
     }
 
     /// As [`CancelScope::cancel_with`].
     #[track_caller]
     pub fn cancel_with(&self, cause: impl Into<Box<dyn Error + Send + Sync>>) {
-        blame(&self.0, Reason::Explicit, Some(cause.into().into()));
+        blame(&self.0.0, Reason::Explicit, Some(cause.into().into()));
     }
 
     /// As [`CancelScope::cancel_for`].
     #[track_caller]
     pub fn cancel_for(&self, reason: Reason) {
-        blame(&self.0, reason, None);
+        blame(&self.0.0, reason, None);
     }
 }
 
@@ -238,8 +254,8 @@ impl fmt::Debug for CancelScope {
 impl fmt::Debug for Canceller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Canceller")
-            .field("scope", &self.0.id())
-            .field("name", &self.0.name())
+            .field("scope", &self.0.0.id())
+            .field("name", &self.0.0.name())
             .finish()
     }
 }

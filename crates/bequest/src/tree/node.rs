@@ -57,6 +57,8 @@ struct Inner {
     timer: Option<TimerKey>,
     /// Keeps a node with a detached callback alive until it ends.
     keeper: Option<Arc<Node>>,
+    /// Nothing can end the node any more; a callback must not keep it.
+    is_endless: bool,
     name: Option<&'static str>,
     /// Reason and cause of the own deadline's passing.
     reason: Reason,
@@ -74,7 +76,7 @@ pub(crate) struct Birth {
     pub(crate) made_at: &'static Location<'static>,
     /// A deadline of its own.
     pub(crate) deadline: Option<Instant>,
-    /// For a node without parents: its clock, unless it is the system's.
+    /// Its clock, unless it is the system's.
     pub(crate) timers: Option<Arc<Timers>>,
 }
 
@@ -124,9 +126,7 @@ impl Node {
         let node = Arc::new(Node {
             id: ScopeId::next(),
             made_at: birth.made_at,
-            timers: parents
-                .first()
-                .map_or(birth.timers, |parent| parent.timers.clone()),
+            timers: birth.timers,
             deadline: earlier(birth.deadline, inherited),
             owns_deadline,
             can_end,
@@ -281,7 +281,43 @@ impl Node {
 
     /// Ends the node and everything below it. When the call returns, all of them read as done, whoever was first.
     pub(crate) fn cancel(self: &Arc<Self>, blame: Blame) {
+        self.end_what_has_passed();
         self.end_with(&Event::Canceled(blame), Run::Here);
+    }
+
+    /// Ends the ancestor whose deadline this node has inherited, if that has passed and its timer is late (invariant 9).
+    fn end_what_has_passed(&self) {
+        let Some(at) = self.deadline else { return };
+        if self.owns_deadline || self.is_ended() {
+            return;
+        }
+        let mut above: Vec<&Arc<Node>> = self.parents().collect();
+        while let Some(node) = above.pop() {
+            match node.deadline {
+                // On its own clock: a merged context may have parents with another.
+                Some(theirs) if theirs == at && node.owns_deadline => {
+                    if at <= node.timers().clock().now() {
+                        node.pass();
+                    }
+                    return;
+                }
+                Some(theirs) if theirs == at => above.extend(node.parents()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Nobody has the right to cancel this node any more. If nothing else can end it either, a detached callback no
+    /// longer keeps it alive: it could never run.
+    pub(crate) fn give_up(&self) {
+        if self.owns_deadline || self.is_ended() || self.parents().any(|parent| parent.can_end) {
+            return;
+        }
+        let mut inner = lock(&self.inner);
+        inner.is_endless = true;
+        let keeper = inner.keeper.take();
+        drop(inner);
+        drop(keeper);
     }
 
     fn end_with(self: &Arc<Self>, event: &Event, run: Run) {
@@ -376,7 +412,7 @@ impl Node {
             return;
         }
         let mut inner = lock(&self.inner);
-        if inner.callbacks.get_mut(place).is_some() && inner.keeper.is_none() {
+        if inner.callbacks.get_mut(place).is_some() && inner.keeper.is_none() && !inner.is_endless {
             inner.keeper = Some(Arc::clone(self));
         }
     }
@@ -455,6 +491,7 @@ impl Inner {
             callbacks: Slab::new(),
             timer: None,
             keeper: None,
+            is_endless: false,
             name: None,
             reason: Reason::Deadline,
             cause: None,
@@ -560,7 +597,7 @@ impl Walk {
             node.state.store(SETTLED, Ordering::Release);
             drop(inner);
             waiters.for_each(|waker| tell.wake(waker));
-            callbacks.for_each(|callback| tell.call(callback, end.clone()));
+            callbacks.for_each(|callback| tell.call(callback, end.clone(), Arc::clone(node)));
             drop(children);
             if let Some(key) = timer {
                 node.timers().remove(key);

@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::task::Waker;
 use std::thread;
 
+use super::node::Node;
 use crate::Canceled;
 
 /// A function to be called once with the end of the context that it was registered on.
@@ -16,7 +17,15 @@ pub(crate) type Callback = Box<dyn FnOnce(Canceled) + Send>;
 #[derive(Default)]
 pub(super) struct Tell {
     wakers: Vec<Waker>,
-    callbacks: Vec<(Callback, Canceled)>,
+    calls: Vec<Call>,
+}
+
+/// A callback to be called.
+struct Call {
+    callback: Callback,
+    end: Canceled,
+    /// Kept until the callback has run.
+    node: Arc<Node>,
 }
 
 /// Where callbacks run.
@@ -33,8 +42,8 @@ impl Tell {
         self.wakers.push(waker);
     }
 
-    pub(super) fn call(&mut self, callback: Callback, end: Canceled) {
-        self.callbacks.push((callback, end));
+    pub(super) fn call(&mut self, callback: Callback, end: Canceled, node: Arc<Node>) {
+        self.calls.push(Call { callback, end, node });
     }
 
     /// Runs everything. A panic in one is caught and skips no other.
@@ -43,9 +52,9 @@ impl Tell {
             guarded(|| waker.wake());
         }
         match callbacks {
-            Run::Here => run_all(self.callbacks),
-            Run::Beside if self.callbacks.is_empty() => {}
-            Run::Beside => hand_over(self.callbacks),
+            Run::Here => run_all(self.calls),
+            Run::Beside if self.calls.is_empty() => {}
+            Run::Beside => hand_over(self.calls),
         }
     }
 }
@@ -67,9 +76,11 @@ pub(crate) fn panics() -> u64 {
 
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
-fn run_all(callbacks: Vec<(Callback, Canceled)>) {
-    for (callback, end) in callbacks {
+fn run_all(calls: Vec<Call>) {
+    for Call { callback, end, node } in calls {
         guarded(|| callback(end));
+        // The last handle to a node may be the last to a cause, whose destructor is foreign.
+        guarded(|| drop(node));
     }
 }
 
@@ -88,7 +99,7 @@ pub(super) fn guarded(work: impl FnOnce()) {
 
 /// Callbacks of deadlines, waiting for the one thread that runs them.
 struct Queue {
-    waiting: Mutex<VecDeque<(Callback, Canceled)>>,
+    waiting: Mutex<VecDeque<Call>>,
     arrived: Condvar,
 }
 
@@ -99,7 +110,7 @@ static QUEUE: Queue = Queue {
 /// Whether the thread of the queue runs; decided by the first callback of a deadline.
 static STARTED: OnceLock<bool> = OnceLock::new();
 
-fn hand_over(callbacks: Vec<(Callback, Canceled)>) {
+fn hand_over(calls: Vec<Call>) {
     let start = || {
         thread::Builder::new()
             .name("bequest-callback".into())
@@ -108,13 +119,13 @@ fn hand_over(callbacks: Vec<(Callback, Canceled)>) {
     };
     if !STARTED.get_or_init(start) {
         // A slow callback may now delay a deadline; a callback that never runs would be worse.
-        return run_all(callbacks);
+        return run_all(calls);
     }
     QUEUE
         .waiting
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
-        .extend(callbacks);
+        .extend(calls);
     QUEUE.arrived.notify_one();
 }
 

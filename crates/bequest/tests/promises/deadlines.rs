@@ -90,6 +90,51 @@ fn a_scope_dropped_after_its_deadline_ended_by_the_deadline() {
 }
 
 #[test]
+fn an_inherited_deadline_that_has_passed_wins_over_a_later_cancel() {
+    let clock = Manual::new();
+    let step = Context::with_clock(clock.clone()).with_timeout(SECOND);
+    let part = step.with_cancel();
+    let piece = part.with_cancel();
+    clock.advance_in_silence(2 * SECOND);
+    piece.cancel();
+    assert!(
+        piece.err().unwrap().is_from(&step),
+        "the timer is late, the clock is not"
+    );
+    assert!(step.is_done() && part.is_done());
+}
+
+#[tokio::test]
+async fn a_sleep_that_was_over_first_is_over() {
+    let clock = Manual::new();
+    let scope = Context::with_clock(clock.clone()).with_cancel();
+    let over = scope.sleep(SECOND);
+    clock.advance_in_silence(2 * SECOND);
+    scope.cancel();
+    assert!(over.await.is_ok());
+    let late = scope.context().sleep(SECOND).await;
+    assert!(late.is_err(), "the context ended before this one began");
+}
+
+#[test]
+fn a_merged_context_goes_by_the_clock_of_the_first() {
+    let clock = Manual::new();
+    let (real, virtual_time) = (Context::background(), Context::with_clock(clock.clone()));
+    let by_virtual = Context::any([&virtual_time, &real])
+        .with_timeout(SECOND)
+        .into_context();
+    let by_real = Context::any([&real, &virtual_time]);
+    let before = by_real.now();
+    clock.advance(3600 * SECOND);
+    assert_eq!(
+        by_virtual.err().unwrap().reason(),
+        Reason::ScopeEnded,
+        "the merge itself was dropped"
+    );
+    assert!(by_real.now() < before + 3600 * SECOND);
+}
+
+#[test]
 fn deadlines_on_different_clocks_are_not_mixed_up() {
     let (ahead, slow) = (Manual::new(), Manual::new());
     let driver = Context::with_clock(ahead.clone()).with_cancel();

@@ -135,6 +135,33 @@ fn a_detached_callback_on_what_cannot_end_is_dropped() {
 }
 
 #[test]
+fn a_detached_callback_keeps_nothing_that_nobody_can_end_any_more() {
+    let drops = Drops::default();
+    let held = |ctx: &Context| {
+        let token = drops.token();
+        ctx.after_func(move |_| drop(token)).detach();
+    };
+    let scope = Context::background().with_cancel();
+    held(&scope);
+    drop(scope.into_context());
+    assert_eq!(drops.count(), 1, "detached before ownership was given up");
+
+    let scope = Context::background().with_cancel();
+    let (canceller, ctx) = (scope.canceller(), scope.into_context());
+    held(&ctx);
+    drop(ctx);
+    assert_eq!(drops.count(), 1, "the canceller could still end it");
+    drop(canceller);
+    assert_eq!(drops.count(), 2);
+
+    let roots = [Context::todo(), Context::todo()];
+    let merged = Context::any(&roots).into_context();
+    held(&merged);
+    drop(merged);
+    assert_eq!(drops.count(), 3, "neither root can end");
+}
+
+#[test]
 fn a_callbacks_captures_go_when_it_is_stopped_or_has_run() {
     let drops = Drops::default();
     let scope = Context::background().with_cancel();
