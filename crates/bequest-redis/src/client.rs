@@ -83,6 +83,27 @@ impl Client {
     /// # Errors
     ///
     /// The context's end, if that comes first.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use bequest::Context;
+    /// # use bequest_redis::{Client, redis};
+    /// # use std::time::Duration;
+    /// # let Some(server) = bequest_test::servers::Redis::start_or_leave_out() else { return Ok(()) };
+    /// # let (ctx, client) = (Context::background(), Client::open(server.url())?);
+    /// let mut pop = redis::cmd("BLPOP");
+    /// pop.arg("jobs").arg(0);
+    /// // The future is dropped while the server waits for a job.
+    /// let dropped = tokio::time::timeout(Duration::from_millis(10), client.cmd::<redis::Value>(&ctx, &pop)).await;
+    /// assert!(dropped.is_err());
+    ///
+    /// client.settle(&ctx).await?;
+    /// assert_eq!(client.statistics().blocking.running, 0);
+    /// // So the next job is not taken for nobody.
+    /// assert_eq!(client.cmd::<i64>(&ctx, redis::cmd("RPUSH").arg("jobs").arg("a job")).await?, 1);
+    /// assert_eq!(client.cmd::<i64>(&ctx, redis::cmd("LLEN").arg("jobs")).await?, 1);
+    /// # Ok(()) }
+    /// ```
     pub async fn settle(&self, ctx: &Context) -> Result<(), Error> {
         self.inner.pool.settle(ctx).await
     }
@@ -136,13 +157,14 @@ impl Client {
     /// is refused; a reply that is no `T`. After the last one what a blocking command took is in nobody's hands: ask
     /// for a type that fits every reply, such as [`redis::Value`].
     ///
-    /// ```no_run
+    /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// use bequest::Context;
     /// use bequest_redis::{Client, redis};
     /// use std::time::Duration;
     ///
-    /// let client = Client::open("redis://127.0.0.1/")?;
+    /// # let Some(server) = bequest_test::servers::Redis::start_or_leave_out() else { return Ok(()) };
+    /// let client = Client::open(server.url())?;
     /// let request = Context::background().with_timeout(Duration::from_secs(5));
     /// client.cmd::<i64>(&request, redis::cmd("RPUSH").arg("jobs").arg("a job")).await?;
     ///
@@ -194,14 +216,16 @@ impl Client {
     ///
     /// As [`cmd`](Client::cmd).
     ///
-    /// ```no_run
+    /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # use bequest::Context;
     /// # use bequest_redis::{Client, redis};
-    /// # let (ctx, client) = (Context::background(), Client::open("redis://127.0.0.1/")?);
+    /// # let Some(server) = bequest_test::servers::Redis::start_or_leave_out() else { return Ok(()) };
+    /// # let (ctx, client) = (Context::background(), Client::open(server.url())?);
     /// let mut transfer = redis::pipe();
     /// transfer.atomic().cmd("DECRBY").arg("ana").arg(30).cmd("INCRBY").arg("ben").arg(30);
     /// let (ana, ben): (i64, i64) = client.pipeline(&ctx, &transfer).await?;
+    /// assert_eq!((ana, ben), (-30, 30));
     /// # Ok(()) }
     /// ```
     pub async fn pipeline<T: FromRedisValue>(&self, ctx: &Context, pipeline: &Pipeline) -> Result<T, Error> {
@@ -223,13 +247,14 @@ impl Client {
     ///
     /// As [`cmd`](Client::cmd).
     ///
-    /// ```no_run
+    /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # use bequest::Context;
     /// # use bequest_redis::{Client, redis};
-    /// # let (ctx, client) = (Context::background(), Client::open("redis://127.0.0.1/")?);
+    /// # let Some(server) = bequest_test::servers::Redis::start_or_leave_out() else { return Ok(()) };
+    /// # let (ctx, client) = (Context::background(), Client::open(server.url())?);
     /// let double = redis::Script::new("return ARGV[1] * 2");
-    /// assert_eq!(client.script::<i64>(&ctx, double.arg(21)).await?, 42);
+    /// assert_eq!(client.script::<i64>(&ctx, &double.arg(21)).await?, 42);
     /// # Ok(()) }
     /// ```
     pub async fn script<T: FromRedisValue>(
@@ -327,6 +352,21 @@ impl Client {
     /// # Errors
     ///
     /// The context's end; no connection within the limit.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use bequest::Context;
+    /// # use bequest_redis::{Client, redis};
+    /// # use std::time::Duration;
+    /// # let Some(server) = bequest_test::servers::Redis::start_or_leave_out() else { return Ok(()) };
+    /// # let (ctx, client) = (Context::background(), Client::open(server.url())?);
+    /// let mut news = client.subscribe(&ctx, ["news"]).await?;
+    /// assert!(news.receive(&ctx.with_timeout(Duration::from_millis(10))).await.unwrap_err().is_canceled());
+    ///
+    /// client.cmd::<i64>(&ctx, redis::cmd("PUBLISH").arg("news").arg("rain")).await?;
+    /// assert_eq!(news.receive(&ctx).await?.get_payload::<String>()?, "rain");
+    /// # Ok(()) }
+    /// ```
     pub async fn subscribe<S: Into<String>>(
         &self,
         ctx: &Context,
@@ -381,6 +421,7 @@ impl fmt::Debug for Client {
         f.debug_struct("Client")
             // The address alone: the rest of the URL may hold a password.
             .field("address", &format_args!("{}", self.inner.info.addr()))
+            .field("has_connection", &self.inner.shared.has_connection())
             .field("statistics", &self.statistics())
             .finish_non_exhaustive()
     }

@@ -3,13 +3,14 @@
 //! The driver is [`redis`]. This crate decides on which connection a command runs, for how long it is waited for, and
 //! what happens on the server when nobody waits any more.
 //!
-//! ```no_run
+//! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use bequest::Context;
 //! use bequest_redis::{Client, redis};
 //! use std::time::Duration;
 //!
-//! let client = Client::open("redis://127.0.0.1/")?;
+//! # let Some(server) = bequest_test::servers::Redis::start_or_leave_out() else { return Ok(()) };
+//! let client = Client::open(server.url())?;
 //! let request = Context::background().with_timeout(Duration::from_secs(5));
 //! client.set(&request, "name", "ana").await?;
 //! let name: String = client.cmd(&request, redis::cmd("GET").arg("name")).await?;

@@ -100,6 +100,10 @@ impl Shared {
         }
     }
 
+    pub(crate) fn has_connection(&self) -> bool {
+        self.open().is_some()
+    }
+
     async fn connected(self: &Arc<Self>, ctx: &Context) -> Result<Connection, Error> {
         until_connected(ctx, self.connect_limit, |_| self.join()).await
     }

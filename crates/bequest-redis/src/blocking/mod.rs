@@ -17,8 +17,9 @@
 //!
 //! 1. A connection is handed on only after every reply on it has been read, and after the reply to every `UNBLOCK` that
 //!    names it: none can arrive late and end the next user's command.
-//! 2. An `UNBLOCK` is sent only on a control connection to the same run of the same server (its run id is compared), for
-//!    a connection that is alive: client ids start anew with a server, and one might name a stranger.
+//! 2. An `UNBLOCK` is sent only on a control connection to the same run of the same server; their run ids were compared.
+//!    A server never gives a client id twice, but another one, or the same after a restart, starts anew, and there the
+//!    id might name a stranger. So a control connection that is lost is not replaced for the connections it served.
 //! 3. A place in the pool is given back when its connection is free or closed, not when its caller leaves.
 //! 4. An answer is given to exactly one: to the caller, to the list it came from, or to the sink; or it is counted as
 //!    lost.
