@@ -1,9 +1,11 @@
-//! The context of a request as an axum extractor.
+//! The context of a request, and its [`Peer`], as axum extractors.
 
 use axum::extract::FromRequestParts;
 use axum::http::{StatusCode, request::Parts};
 use axum::response::{IntoResponse, Response};
 use bequest::Context;
+
+use crate::server::Peer;
 
 /// The context of the request, as an argument of a handler.
 ///
@@ -39,6 +41,15 @@ impl<S: Sync> FromRequestParts<S> for Ctx {
             .cloned()
             .map(Ctx)
             .ok_or(MissingContext)
+    }
+}
+
+/// The client behind the request, as an argument of a handler.
+impl<S: Sync> FromRequestParts<S> for Peer {
+    type Rejection = MissingContext;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Peer, MissingContext> {
+        parts.extensions.get::<Peer>().cloned().ok_or(MissingContext)
     }
 }
 

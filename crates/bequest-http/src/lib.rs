@@ -49,13 +49,25 @@
 //!   client leaves, for the server or for a route.
 //! - [`Observer`](server::Observer): where the access log and the metrics hang; [`Statistics`](server::Statistics).
 //! - `axum::Ctx` (feature `axum`): the context as an extractor. Without it: `request.extensions().get::<Context>()`,
-//!   and [`ConnInfo`](server::ConnInfo) beside it.
+//!   and [`ConnInfo`](server::ConnInfo) and [`Peer`](server::Peer) beside it.
 //!
-//! # What is not noticed
+//! # What is noticed, and what is not
 //!
-//! The end of a client is seen as far as hyper sees it. On HTTP/1 it reads no further while a body is left unread or
-//! while a pipelined request waits, so a client that leaves behind one of these is noticed when it is read or written to,
-//! or at the request limit. A client that closes only its sending side counts as gone. Connections can not be upgraded.
+//! A client that closes its connection, resets it, or resets its stream is noticed while its handler runs, whatever of what
+//! it sent is unread: a body not read or dropped, a body cut short, a pipelined request, `Expect: 100-continue`. Two things
+//! see to it where hyper does not read: sockets are watched for the end of reading (Linux
+//! and Android), and up to [`Limits::read_ahead`](server::Limits::read_ahead) is read ahead of the handler.
+//! `cargo run --example disconnect_matrix` prints how each case fares, beside bare hyper.
+//!
+//! - *Half-closed or gone?* On HTTP/1 a client that closes only its sending side can not be told from one that has ended. It
+//!   counts as gone, and an answer within the grace is still sent to it; [`Peer`](server::Peer) says what was seen, and
+//!   [`HalfClose`](server::HalfClose) changes what it means.
+//! - *Behind more unread bytes than are read ahead*, an orderly close can not reach the server: it waits in the client's
+//!   system for room. A reset does reach it, where sockets are watched.
+//! - *Elsewhere than on Linux and Android*, a departure behind more unread bytes than are read ahead is not noticed.
+//! - *Behind a proxy*, the client is the proxy.
+//!
+//! What is not noticed so ends with the request limit. Connections can not be upgraded.
 //!
 //! # Differences
 //!

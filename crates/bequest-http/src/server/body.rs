@@ -262,7 +262,7 @@ fn departure(error: &hyper::Error, exchange: &Exchange) -> Option<Reason> {
         return Some(Reason::StreamReset);
     }
     // A malformed body is an answer for the handler to give; a body cut short is a client that left.
-    exchange.conn().peer_is_gone().then_some(Reason::ClientGone)
+    exchange.conn().peer().state().reason()
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {

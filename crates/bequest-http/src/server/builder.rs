@@ -21,6 +21,7 @@ use super::connection::Connection;
 use super::disconnect::Disconnect;
 use super::limits::Limits;
 use super::observe::{ConnInfo, ListenerInfo, Observer, StandIn};
+use super::peer::HalfClose;
 use super::service::App;
 use super::shared::{Shared, Stopwatch};
 use super::shutdown::{Stages, Summary};
@@ -48,6 +49,8 @@ pub struct Builder {
     stand_in: Option<Arc<MakeStandIn>>,
     limits: Limits,
     disconnect: Disconnect,
+    half_close: HalfClose,
+    watch: bool,
     observer: Arc<dyn Observer>,
     tally: Arc<Tally>,
 }
@@ -67,6 +70,8 @@ impl Builder {
             stand_in: None,
             limits: Limits::default(),
             disconnect: Disconnect::default(),
+            half_close: HalfClose::default(),
+            watch: true,
             observer: Arc::new(()),
             tally: Arc::default(),
         }
@@ -160,6 +165,23 @@ impl Builder {
     /// [`DisconnectLayer`](super::DisconnectLayer); a grace of 5 s otherwise.
     pub fn disconnect(mut self, mode: Disconnect) -> Builder {
         self.disconnect = mode;
+        self
+    }
+
+    /// Sets what it means that an HTTP/1 client closes its sending side while it is served; it counts as gone otherwise,
+    /// and still gets an answer that is given within the grace.
+    pub fn half_close(mut self, meaning: HalfClose) -> Builder {
+        self.half_close = meaning;
+        self
+    }
+
+    /// Whether sockets are watched for clients that leave behind unread bytes. `true` otherwise; it makes no difference
+    /// on systems where the runtime can not watch (other than Linux and Android).
+    ///
+    /// Without the watch a departure is noticed by reading ahead only: behind more unread bytes than
+    /// [`Limits::read_ahead`] it is not.
+    pub fn watch_sockets(mut self, watch: bool) -> Builder {
+        self.watch = watch;
         self
     }
 
@@ -288,6 +310,8 @@ impl Builder {
         let server = Shared {
             limits: self.limits,
             disconnect: self.disconnect,
+            half_close: self.half_close,
+            watch: self.watch,
             observer: self.observer,
             conn_context: self.conn_context,
             request_context: self.request_context,

@@ -13,21 +13,26 @@ use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bequest::{CancelScope, Context, Reason};
+use bytes::BytesMut;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
+use super::attend::Attendant;
 use super::disconnect::Disconnect;
 use super::observe::ConnInfo;
+use super::peer::{HalfClose, PeerState, Presence};
 use super::service::{App, ConnectionService};
 use super::shared::Shared;
+use super::socket::{Lookout, Socket};
 use super::statistics::{Gauge, Raised};
-use super::wire::{Protocol, Wire};
+use super::wire::{self, Protocol, Wire};
 
 /// The most that HTTP/1 buffers of what a client sent, and so the largest header.
 const HTTP1_BUFFER: usize = 64 * 1024;
@@ -41,11 +46,15 @@ pub(super) struct Connection {
     /// What requests derive from: the scope's context with what `conn_context` added.
     context: Context,
     activity: Mutex<Activity>,
-    /// Written by the socket's reader and writer.
-    peer_gone: AtomicBool,
+    /// What is known of the client. Written by whoever reads, writes or watches the socket.
+    peer: Arc<Presence>,
+    /// For a glance at the socket. Set once, before the first request, if the socket is watched at all.
+    lookout: OnceLock<Lookout>,
     /// Written once, before the first request.
     is_http2: AtomicBool,
-    /// Handlers of this connection that run on without it.
+    /// Told when nothing can be answered any more.
+    departed: Notify,
+    /// Handlers of this connection that run on without it, or in it in their grace.
     lingering: Gauge,
 }
 
@@ -58,6 +67,8 @@ struct Activity {
     header_since: Option<Duration>,
     /// Since when nothing has been in flight.
     idle_since: Duration,
+    /// When the client was seen to leave.
+    departed: Option<Duration>,
 }
 
 /// A handler's place under the caps of lingering; its drop gives the place back.
@@ -73,6 +84,8 @@ enum Over {
     Finished(hyper::Result<()>),
     /// A limit passed.
     Limit(&'static str),
+    /// The client takes nothing more, or has closed what can not be half-closed.
+    Departed,
 }
 
 /// Reports the close on every way out.
@@ -95,9 +108,12 @@ impl Connection {
                 in_flight: 0,
                 header_since: None,
                 idle_since,
+                departed: None,
             }),
-            peer_gone: AtomicBool::new(false),
+            peer: Arc::default(),
+            lookout: OnceLock::new(),
             is_http2: AtomicBool::new(false),
+            departed: Notify::new(),
             lingering: Gauge::default(),
             server,
         }
@@ -157,25 +173,59 @@ impl Connection {
         }
     }
 
-    /// The socket has come to its end, or failed.
-    pub(super) fn peer_left(&self) {
-        self.peer_gone.store(true, Relaxed);
+    /// Whether a request is being served.
+    pub(super) fn is_busy(&self) -> bool {
+        self.activity().in_flight > 0
     }
 
-    pub(super) fn peer_is_gone(&self) -> bool {
-        self.peer_gone.load(Relaxed)
+    /// Takes note of what was seen of the client, and ends the context if that is its departure.
+    pub(super) fn saw(&self, state: PeerState) {
+        let state = match state {
+            PeerState::HalfClosed if self.is_http2.load(Relaxed) => PeerState::Closed,
+            state => state,
+        };
+        if !self.peer.saw(state) {
+            return;
+        }
+        let stays = state == PeerState::HalfClosed && self.server.half_close == HalfClose::Stays;
+        if let (false, Some(reason)) = (stays, state.reason()) {
+            let now = self.server.stopwatch.now();
+            self.activity().departed.get_or_insert(now);
+            self.scope.cancel_for(reason);
+        }
+        if state > PeerState::HalfClosed {
+            self.departed.notify_one();
+        }
+    }
+
+    /// Looks whether the client has left, as far as that is known without asking the system.
+    pub(super) fn glance(&self) {
+        if let Some(state) = self.lookout.get().and_then(Lookout::glance) {
+            self.saw(state);
+        }
+    }
+
+    /// What is known of the client, to be shared with handlers.
+    pub(super) fn peer(&self) -> &Arc<Presence> {
+        &self.peer
+    }
+
+    /// How long ago the client was seen to leave.
+    pub(super) fn departed_for(&self) -> Option<Duration> {
+        if self.peer.state() == PeerState::Open {
+            return None;
+        }
+        let departed = self.activity().departed?;
+        Some(self.server.stopwatch.now().saturating_sub(departed))
     }
 
     /// Why hyper has dropped an exchange of this connection, when it has.
     pub(super) fn departure(&self) -> Reason {
-        if self.peer_is_gone() {
-            Reason::ClientGone
-        } else if self.server.dropping.is_done() {
-            Reason::Shutdown
-        } else if self.is_http2.load(Relaxed) {
-            Reason::StreamReset
-        } else {
-            Reason::ClientGone
+        match self.peer.state().reason() {
+            Some(reason) => reason,
+            None if self.server.dropping.is_done() => Reason::Shutdown,
+            None if self.is_http2.load(Relaxed) => Reason::StreamReset,
+            None => Reason::ClientGone,
         }
     }
 
@@ -194,73 +244,90 @@ impl Connection {
     }
 
     async fn serve<S: App>(self: &Arc<Connection>, stream: TcpStream, service: S) {
-        let mut wire = Wire::new(stream, self.clone());
-        let protocol = match self.greet(&mut wire).await {
+        let mut socket = Socket::new(stream);
+        let mut store = BytesMut::new();
+        let protocol = match self.greet(&mut socket, &mut store).await {
             Ok(protocol) => protocol,
             Err(reason) => return self.scope.cancel_for(reason),
         };
+        let lookout = self.server.watch.then(|| socket.lookout());
+        let wire = Wire::new(socket, store, protocol, self.clone());
+        let attendant = Attendant::new(self.clone(), wire.tap(), lookout.clone());
         let service = ConnectionService::new(self.clone(), service);
         match protocol {
             Protocol::Http1 => {
+                if let Some(lookout) = lookout {
+                    self.lookout.set(lookout).expect("set here only");
+                }
                 let mut builder = http1::Builder::new();
+                // The end of what a client sends is this server's to judge, not the engine's.
+                builder.half_close(true);
                 builder.header_read_timeout(None).max_buf_size(HTTP1_BUFFER);
                 let http = builder.serve_connection(TokioIo::new(wire), service);
-                self.drive(pin!(http)).await;
+                self.drive(pin!(http), attendant).await;
             }
             Protocol::Http2 => {
                 self.is_http2.store(true, Relaxed);
                 let builder = http2::Builder::new(Streams(self.clone()));
                 let http = builder.serve_connection(TokioIo::new(wire), service);
-                self.drive(pin!(http)).await;
+                self.drive(pin!(http), attendant).await;
             }
         }
     }
 
     /// Waits for the first bytes and finds out the protocol, within the limits. What is idle here ends with the drain.
-    async fn greet(&self, wire: &mut Wire) -> Result<Protocol, Reason> {
+    async fn greet(&self, socket: &mut Socket, store: &mut BytesMut) -> Result<Protocol, Reason> {
         let limits = &self.server.limits;
         let draining = &self.server.draining;
-        let first = draining.timeout(limits.first_byte, wire.first_bytes()).await;
+        let first = draining
+            .timeout(limits.first_byte, wire::first_bytes(socket, store))
+            .await;
         match first {
             Ok(Ok(true)) => {}
-            Ok(Ok(false) | Err(_)) => return Err(self.gone()),
+            Ok(Ok(false)) => return Err(self.gone(PeerState::Closed)),
+            Ok(Err(error)) => return Err(self.gone(PeerState::of_error(&error))),
             Err(_) if draining.is_done() => return Err(Reason::Shutdown),
             Err(_) => return Err(Reason::Limit("first byte")),
         }
         self.saw_bytes(true);
-        match draining.timeout(limits.header, wire.protocol()).await {
+        match draining
+            .timeout(limits.header, wire::protocol(socket, store))
+            .await
+        {
             Ok(Ok(protocol)) => Ok(protocol),
-            Ok(Err(_)) => Err(self.gone()),
+            Ok(Err(error)) => Err(self.gone(PeerState::of_error(&error))),
             Err(_) if draining.is_done() => Err(Reason::Shutdown),
             Err(_) => Err(Reason::Limit("header")),
         }
     }
 
-    fn gone(&self) -> Reason {
-        self.peer_left();
-        Reason::ClientGone
+    fn gone(&self, state: PeerState) -> Reason {
+        self.saw(state);
+        state.reason().unwrap_or(Reason::ClientGone)
     }
 
     /// Polls hyper's future to its end, to a limit, or through the drain; then ends the context (invariant 1).
-    async fn drive<H>(&self, mut http: Pin<&mut H>)
+    async fn drive<H>(&self, mut http: Pin<&mut H>, mut attendant: Attendant)
     where
         H: GracefulConnection<Error = hyper::Error>,
     {
         let limits = &self.server.limits;
         let over = tokio::select! {
             biased;
-            result = http.as_mut() => Some(Over::Finished(result)),
+            result = attendant.attend(http.as_mut()) => Some(Over::Finished(result)),
+            () = self.departed.notified() => Some(Over::Departed),
             limit = self.limit_passed(limits.idle) => Some(Over::Limit(limit)),
             _ = self.server.draining.done() => None,
         };
         let over = match over {
-            Some(over @ (Over::Finished(_) | Over::Limit("header"))) => over,
+            Some(over @ (Over::Finished(_) | Over::Departed | Over::Limit("header"))) => over,
             orderly => {
                 http.as_mut().graceful_shutdown();
                 self.restart_idle();
                 let last = tokio::select! {
                     biased;
-                    result = http.as_mut() => Over::Finished(result),
+                    result = attendant.attend(http.as_mut()) => Over::Finished(result),
+                    () = self.departed.notified() => Over::Departed,
                     limit = self.limit_passed(limits.drain_grace) => Over::Limit(limit),
                 };
                 orderly.unwrap_or(last)
@@ -271,7 +338,8 @@ impl Connection {
 
     fn end(&self, over: Over) {
         match over {
-            _ if self.peer_is_gone() => self.scope.cancel_for(Reason::ClientGone),
+            _ if self.peer.state() > PeerState::Open => self.scope.cancel_for(self.departure()),
+            Over::Departed => self.scope.cancel_for(self.departure()),
             Over::Finished(_) | Over::Limit("idle") if self.server.draining.is_done() => {
                 self.scope.cancel_for(Reason::Shutdown)
             }

@@ -1,13 +1,15 @@
 //! What becomes of a handler when its client leaves: told, then grace, then dropped.
 //!
-//! hyper drops a handler's future the moment it sees the client leave, at whatever await it stands. This module lets the
-//! handler hear of it first. While the client is there a handler is polled inside its connection, at no cost; only if
-//! that poll ends early does it *linger*: it moves to a task of its own for a bounded time.
+//! hyper drops a handler's future the moment it sees that nobody can be answered, at whatever await it stands. This module
+//! lets the handler hear of it first. While the client is there a handler is polled inside its connection, at no cost; only
+//! if that poll ends early does it *linger*: it moves to a task of its own for a bounded time. A client of HTTP/1 that has
+//! closed its sending side may still wait for the answer, so its handler spends its grace inside the connection.
 //!
 //! # Invariants
 //!
-//! 1. A lingering handler holds a place under both caps, of its connection and of its server; without a place it is
-//!    dropped at once. A client that opens and resets streams can not pile up handlers.
+//! 1. A handler that runs on for a client that has left holds a place under both caps, of its connection and of its server,
+//!    wherever it is polled; without a place it is dropped at once. A client that opens and resets streams can not pile up
+//!    handlers.
 //! 2. Each handler that is dropped unfinished is counted and reported once.
 //! 3. Lingering ends at the last step of the server's shutdown, whatever time is left.
 

@@ -21,6 +21,7 @@ use super::connection::Connection;
 use super::disconnect::Disconnect;
 use super::observe::{Dropped, Finished, PanicReport, StandIn, WhyDropped, WhyStandIn, is_departure};
 use super::panic::{self, Panic};
+use super::peer::PeerState;
 use super::shared::Shared;
 use super::statistics::Raised;
 
@@ -40,6 +41,8 @@ pub(super) struct Exchange {
     began: Duration,
     /// The status handed to the connection; 0: none. Written once, by whoever answers.
     status: AtomicU16,
+    /// Whether the client had left when the status was written.
+    late: AtomicBool,
     /// Bytes of body handed to the connection. Written by the response body only.
     bytes: AtomicU64,
     /// Whether the handler goes on after the exchange is over; its detached context then does too.
@@ -88,6 +91,7 @@ impl Exchange {
             version: head.version,
             began: server.stopwatch.now(),
             status: AtomicU16::new(0),
+            late: AtomicBool::new(false),
             bytes: AtomicU64::new(0),
             lingers: AtomicBool::new(false),
             live: Mutex::new(Some(server.tally.requests.raise())),
@@ -144,8 +148,23 @@ impl Exchange {
         }
     }
 
+    /// The end of the context, if its client has left for so long that the handler is not to be begun.
+    ///
+    /// A client that has only closed its sending side may still wait for its answer, so it has its grace.
+    pub(super) fn is_too_late(&self) -> Option<Canceled> {
+        let departed = self.conn.departed_for()?;
+        let too_late = match self.server().disconnect {
+            Disconnect::Detach(_) => false,
+            Disconnect::Drop => true,
+            Disconnect::Grace(grace) => departed >= grace || self.conn.peer().state() > PeerState::HalfClosed,
+        };
+        self.scope.err().filter(|_| too_late)
+    }
+
     /// Records the status that goes to the client.
     pub(super) fn answered(&self, status: StatusCode) {
+        let late = self.scope.err().is_some_and(|end| is_departure(end.reason()));
+        self.late.store(late, Relaxed);
         self.status.store(status.as_u16(), Relaxed);
     }
 
@@ -218,6 +237,7 @@ impl Exchange {
                 uri: &self.uri,
                 version: self.version,
                 status,
+                late: self.late.load(Relaxed),
                 bytes: self.bytes.load(Relaxed),
                 elapsed: self.server().stopwatch.now().saturating_sub(self.began),
                 end,

@@ -37,6 +37,11 @@ pub struct Limits {
     /// After `drain`: how long handlers may run on once they have been told of the shutdown, before they are dropped. It
     /// is also how long a peer is given to take part in an orderly close. Default 2 s.
     pub drain_grace: Duration,
+    /// How much of what a client has sent may be read ahead of its handler, so that its departure behind those bytes is
+    /// noticed. Per connection; default 1 MiB. 0: nothing is read ahead.
+    pub read_ahead: usize,
+    /// The same over all connections of the server. Default 64 MiB.
+    pub read_ahead_total: usize,
     /// Connections served at once; further ones wait in the operating system's queue. Default 10 000.
     pub connections: usize,
     /// Handlers of one connection that may run on after their client has left. Default 32.
@@ -55,6 +60,8 @@ impl Default for Limits {
             answer: Duration::from_millis(250),
             drain: Duration::from_secs(10),
             drain_grace: Duration::from_secs(2),
+            read_ahead: 1024 * 1024,
+            read_ahead_total: 64 * 1024 * 1024,
             connections: 10_000,
             lingering_per_connection: 32,
             lingering: 1024,

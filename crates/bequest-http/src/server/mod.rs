@@ -29,6 +29,7 @@ use std::task::{Context as TaskContext, Poll};
 use http::{Request, Response};
 
 mod accept;
+mod attend;
 mod body;
 mod builder;
 mod connection;
@@ -38,9 +39,11 @@ mod frames;
 mod limits;
 mod observe;
 mod panic;
+mod peer;
 mod service;
 mod shared;
 mod shutdown;
+mod socket;
 mod statistics;
 mod wire;
 
@@ -53,6 +56,7 @@ pub use observe::{
     client_closed_request,
 };
 pub use panic::{Panic, Place};
+pub use peer::{HalfClose, Peer, PeerState};
 pub use shutdown::Summary;
 pub use statistics::{Snapshot, Statistics};
 

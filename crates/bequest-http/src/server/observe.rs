@@ -94,6 +94,8 @@ pub struct Finished<'a> {
     pub version: Version,
     /// The status of the answer. `None`: nothing was written.
     pub status: Option<StatusCode>,
+    /// Whether the client had left, or closed its sending side, before the status was written: perhaps to nobody.
+    pub late: bool,
     /// How many bytes of the response's body were handed to the connection.
     pub bytes: u64,
     /// From the end of the request's header until now.
@@ -214,10 +216,11 @@ impl Finished<'_> {
         is_departure(self.end.reason())
     }
 
-    /// The status for a log line: the one that was written; 499 if the client left before one was; 503 if the server
-    /// ended the exchange without an answer.
+    /// The status for a log line: the one that was written; 499 if the client left before one was, or was seen to close its
+    /// sending side before; 503 if the server ended the exchange without an answer.
     pub fn logged_status(&self) -> StatusCode {
         match self.status {
+            _ if self.late => client_closed_request(),
             Some(status) => status,
             None if self.client_left() => client_closed_request(),
             None => StatusCode::SERVICE_UNAVAILABLE,

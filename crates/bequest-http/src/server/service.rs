@@ -29,6 +29,7 @@ use super::disconnect::{Disconnect, ExchangeHandle, Handler, discard, forget, li
 use super::exchange::Exchange;
 use super::observe::{WhyDropped, WhyStandIn, is_departure};
 use super::panic;
+use super::peer::Peer;
 
 /// A service as this crate calls it: once for each request, owned, its answer boxed. Every fitting tower service is one.
 pub(super) trait App: Clone + Send + 'static {
@@ -80,6 +81,8 @@ pub(super) struct Verdict {
     pub(super) end: Canceled,
     /// How long ago that was.
     waited: Duration,
+    /// Why the handler is not waited for any longer.
+    why: WhyDropped,
 }
 
 /// There is nobody to answer. hyper closes the connection or resets the stream on it.
@@ -99,6 +102,7 @@ impl<S: App> hyper::service::Service<Request<Incoming>> for ConnectionService<S>
 
     fn call(&self, request: Request<Incoming>) -> Exchanging<S::Body> {
         let (mut parts, incoming) = request.into_parts();
+        self.conn.glance();
         let exchange = Arc::new(Exchange::begin(self.conn.clone(), &parts));
         let context = exchange.context().clone();
         let context = exchange
@@ -106,6 +110,7 @@ impl<S: App> hyper::service::Service<Request<Incoming>> for ConnectionService<S>
             .unwrap_or(context);
         parts.extensions.insert(context);
         parts.extensions.insert(self.conn.info().clone());
+        parts.extensions.insert(Peer(self.conn.peer().clone()));
         parts.extensions.insert(ExchangeHandle(Arc::downgrade(&exchange)));
         let request = Request::from_parts(parts, RequestBody::new(incoming, exchange.clone()));
         let handler = self.service.clone().handle(request);
@@ -126,7 +131,12 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        this.begun = true;
+        if !this.begun {
+            if let Some(end) = this.exchange.is_too_late() {
+                return Poll::Ready(Err(Abandoned(end)));
+            }
+            this.begun = true;
+        }
         let handler = this.handler.as_mut().expect("polled again after it was ready");
         match panic::catch(|| handler.as_mut().poll(cx)) {
             Ok(Poll::Ready(answer)) => {
@@ -178,14 +188,12 @@ where
 
     /// The handler was told, had its time, and has not answered.
     fn give_up(&mut self, verdict: Verdict) -> Result<Response<ResponseBody<B>>, Abandoned> {
-        let Verdict { end, waited } = verdict;
+        let Verdict { end, waited, why } = verdict;
+        // Gives a place among those that linger back before another one is taken.
+        self.overseer = None;
         let handler = self.handler.take();
         if is_departure(end.reason()) {
             if let Some(handler) = handler {
-                let why = match self.exchange.disconnect() {
-                    Disconnect::Drop => WhyDropped::NoGrace,
-                    Disconnect::Grace(_) | Disconnect::Detach(_) => WhyDropped::GraceOver,
-                };
                 self.exchange.finish(end.reason());
                 discard(handler, &self.exchange, why);
             }
@@ -225,17 +233,19 @@ where
 
 impl<B: Send + 'static> Drop for Exchanging<B> {
     fn drop(&mut self) {
-        // hyper drops the future of a handler that has not answered only when there is nobody to answer.
+        // A handler that has not answered is dropped only when there is nobody to answer.
         let Some(handler) = self.handler.take() else {
             return;
         };
+        self.overseer = None;
         let detached = matches!(self.exchange.disconnect(), Disconnect::Detach(_));
         if self.begun || detached {
             self.exchange.let_linger();
         }
         self.exchange.finish(self.exchange.conn().departure());
         if self.begun || detached {
-            linger(handler, self.exchange.clone(), Duration::ZERO);
+            let waited = self.exchange.conn().departed_for().unwrap_or_default();
+            linger(handler, self.exchange.clone(), waited);
         } else {
             forget(handler, &self.exchange);
         }
@@ -243,20 +253,31 @@ impl<B: Send + 'static> Drop for Exchanging<B> {
 }
 
 /// Waits until the context of an exchange has ended and the time to react to that is over.
+///
+/// A handler whose client has left waits in a place among those that linger, though its connection still polls it.
 pub(super) async fn oversee(exchange: Arc<Exchange>) -> Verdict {
     let end = exchange.context().done().await;
     let server = exchange.server();
     if !is_departure(end.reason()) {
-        server.pause(server.limits.answer).await;
-        return Verdict {
-            end,
-            waited: server.limits.answer,
-        };
+        let waited = server.limits.answer;
+        server.pause(waited).await;
+        let why = WhyDropped::GraceOver;
+        return Verdict { end, waited, why };
     }
-    let waited = match exchange.disconnect() {
+    let mode = exchange.disconnect();
+    if mode == Disconnect::Drop {
+        let (waited, why) = (Duration::ZERO, WhyDropped::NoGrace);
+        return Verdict { end, waited, why };
+    }
+    let Some(place) = exchange.conn().linger(mode) else {
+        let (waited, why) = (Duration::ZERO, WhyDropped::TooManyLinger);
+        return Verdict { end, waited, why };
+    };
+    let waited = match mode {
         Disconnect::Drop => Duration::ZERO,
         Disconnect::Grace(grace) => {
-            server.pause(grace).await;
+            let waited = exchange.conn().departed_for().unwrap_or_default();
+            server.pause(grace.saturating_sub(waited)).await;
             grace
         }
         Disconnect::Detach(limit) => {
@@ -264,7 +285,9 @@ pub(super) async fn oversee(exchange: Arc<Exchange>) -> Verdict {
             limit
         }
     };
-    Verdict { end, waited }
+    drop(place);
+    let why = WhyDropped::GraceOver;
+    Verdict { end, waited, why }
 }
 
 impl fmt::Display for Abandoned {

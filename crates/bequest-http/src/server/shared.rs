@@ -14,11 +14,15 @@ use super::disconnect::Disconnect;
 use super::limits::Limits;
 use super::observe::Observer;
 use super::panic;
+use super::peer::HalfClose;
 use super::statistics::Tally;
 
 pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) disconnect: Disconnect,
+    pub(super) half_close: HalfClose,
+    /// Whether sockets are watched.
+    pub(super) watch: bool,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) conn_context: Option<Arc<ConnContext>>,
     pub(super) request_context: Option<Arc<RequestContext>>,

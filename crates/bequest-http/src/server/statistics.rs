@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub in_grace: usize,
     /// Handlers running on detached now, not told.
     pub detached: usize,
+    /// Bytes read ahead of the handlers and not asked for yet, over all connections.
+    pub read_ahead: usize,
     /// Requests whose response was sent to its end.
     pub served: u64,
     /// Requests that ended because their client left or reset the stream.
@@ -62,6 +64,8 @@ pub(super) struct Tally {
     pub(super) in_grace: Gauge,
     pub(super) detached: Gauge,
     pub(super) lingering: Gauge,
+    /// Bytes read ahead by all connections.
+    pub(super) ahead: Gauge,
     pub(super) served: AtomicU64,
     pub(super) client_gone: AtomicU64,
     pub(super) timed_out: AtomicU64,
@@ -83,6 +87,14 @@ pub(super) struct Gauge(Arc<AtomicUsize>);
 /// One thing alive; its drop lowers the gauge.
 pub(super) struct Raised(Arc<AtomicUsize>);
 
+/// A number of units of one gauge that grows and shrinks below a bound; its drop gives all of them back.
+#[derive(Debug)]
+pub(super) struct Held {
+    gauge: Arc<AtomicUsize>,
+    bound: usize,
+    units: usize,
+}
+
 /// One unit of work alive (invariant 1).
 pub(super) struct TaskGuard(Arc<Tally>);
 
@@ -95,6 +107,7 @@ impl Statistics {
             requests: tally.requests.get(),
             in_grace: tally.in_grace.get(),
             detached: tally.detached.get(),
+            read_ahead: tally.ahead.get(),
             served: tally.served.load(Relaxed),
             client_gone: tally.client_gone.load(Relaxed),
             timed_out: tally.timed_out.load(Relaxed),
@@ -167,6 +180,46 @@ impl Gauge {
     }
 }
 
+impl Gauge {
+    /// A claim of no units yet, on a gauge that is not to exceed `bound`.
+    pub(super) fn hold_below(&self, bound: usize) -> Held {
+        Held {
+            gauge: self.0.clone(),
+            bound,
+            units: 0,
+        }
+    }
+}
+
+impl Held {
+    /// Claims units until it has this many; `false` if there is no room, and then nothing has changed.
+    pub(super) fn grow_to(&mut self, units: usize) -> bool {
+        let more = units.saturating_sub(self.units);
+        let admit = |now: usize| {
+            let then = now.saturating_add(more);
+            (more == 0 || then <= self.bound).then_some(then)
+        };
+        let admitted = self.gauge.fetch_update(Relaxed, Relaxed, admit).is_ok();
+        if admitted {
+            self.units += more;
+        }
+        admitted
+    }
+
+    /// Gives units back until it has no more than this.
+    pub(super) fn shrink_to(&mut self, units: usize) {
+        let fewer = self.units.saturating_sub(units);
+        self.gauge.fetch_sub(fewer, Relaxed);
+        self.units -= fewer;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shrink_to(0);
+    }
+}
+
 impl Drop for Raised {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
@@ -186,6 +239,20 @@ mod tests {
         drop(first);
         assert!(gauge.raise_below(2).is_some());
         drop(second);
+        assert_eq!(gauge.get(), 0);
+    }
+
+    #[test]
+    fn what_is_held_stays_below_the_bound_and_is_given_back() {
+        let gauge = Gauge::default();
+        let (mut first, mut second) = (gauge.hold_below(10), gauge.hold_below(10));
+        assert!(first.grow_to(8));
+        assert!(!second.grow_to(3));
+        assert!(second.grow_to(2));
+        first.shrink_to(5);
+        assert!(second.grow_to(5));
+        assert_eq!(gauge.get(), 10);
+        drop((first, second));
         assert_eq!(gauge.get(), 0);
     }
 

@@ -2,20 +2,36 @@
 //!
 //! Both protocols are served on one port. A client of HTTP/2 opens with a fixed preface; whatever differs from it, even
 //! in its second byte, is HTTP/1. The bytes read to find out are read again by hyper.
+//!
+//! The same store of bytes lets the server *read ahead*. hyper does not read while a body is left unread or a pipelined
+//! request waits, and then neither meets the end of the connection. The [`Tap`] reads in its place, within a bound, so
+//! that an end behind those bytes is met all the same; hyper gets the bytes when it asks for them.
+//!
+//! # Invariants
+//!
+//! 1. Bytes reach hyper once, in order, and the end or failure of the connection after all of them.
+//! 2. The tap reads only while hyper does not wait for bytes itself, and never holds more than its bound.
+//! 3. The lock is held for one operation of the socket and never while anybody is told of what came of it.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as TaskContext, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::connection::Connection;
 use super::frames::Frames;
+use super::peer::PeerState;
+use super::socket::Socket;
+use super::statistics::Held;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How much is read ahead in one step.
+const STEP: usize = 8 * 1024;
 
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,115 +43,230 @@ pub(super) enum Protocol {
 /// A socket that reports to its connection.
 #[derive(Debug)]
 pub(super) struct Wire {
-    stream: TcpStream,
-    /// Read already, to be read again.
-    replay: BytesMut,
-    /// Set once the protocol is HTTP/2.
-    frames: Option<Frames>,
+    inner: Arc<Mutex<Inner>>,
     conn: Arc<Connection>,
 }
 
+/// Reads ahead of hyper on the same socket.
+#[derive(Debug)]
+pub(super) struct Tap {
+    inner: Arc<Mutex<Inner>>,
+}
+
+/// Guarded by the lock of `Wire` and `Tap`, which one task uses in turn.
+#[derive(Debug)]
+struct Inner {
+    socket: Socket,
+    /// Read already, to be handed to hyper.
+    store: BytesMut,
+    /// What of `store` counts against the server's bound.
+    held: Option<Held>,
+    /// How reading ended. hyper hears of it once `store` is empty.
+    end: Option<Result<(), io::ErrorKind>>,
+    /// Of HTTP/2 only.
+    frames: Option<Frames>,
+    /// Whether hyper waits for bytes, as of the present poll.
+    awaited: bool,
+}
+
+/// How a step of reading ahead ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ahead {
+    /// All there is has been read, or hyper reads itself.
+    Waiting,
+    /// The bound is reached.
+    Full,
+    /// The client has closed its sending side, or the connection has failed.
+    Ended(PeerState),
+}
+
 impl Wire {
-    pub(super) fn new(stream: TcpStream, conn: Arc<Connection>) -> Wire {
+    /// A wire whose first bytes, in `store`, have shown the protocol.
+    pub(super) fn new(socket: Socket, store: BytesMut, protocol: Protocol, conn: Arc<Connection>) -> Wire {
         Wire {
-            stream,
-            replay: BytesMut::new(),
-            frames: None,
+            inner: Arc::new(Mutex::new(Inner {
+                socket,
+                store,
+                held: None,
+                end: None,
+                frames: (protocol == Protocol::Http2).then(|| Frames::new(PREFACE.len())),
+                awaited: false,
+            })),
             conn,
         }
     }
 
-    /// Waits for the client's first bytes. `Ok(false)`: it left without a word.
-    pub(super) async fn first_bytes(&mut self) -> io::Result<bool> {
-        Ok(self.stream.read_buf(&mut self.replay).await? > 0)
-    }
-
-    /// Reads on until it is clear what the client speaks. A client that leaves midway speaks HTTP/1, whose engine then
-    /// meets the end.
-    pub(super) async fn protocol(&mut self) -> io::Result<Protocol> {
-        loop {
-            let compared = self.replay.len().min(PREFACE.len());
-            if self.replay[..compared] != PREFACE[..compared] {
-                return Ok(Protocol::Http1);
-            }
-            if compared == PREFACE.len() {
-                self.frames = Some(Frames::new(PREFACE.len()));
-                return Ok(Protocol::Http2);
-            }
-            if self.stream.read_buf(&mut self.replay).await? == 0 {
-                return Ok(Protocol::Http1);
-            }
+    pub(super) fn tap(&self) -> Tap {
+        Tap {
+            inner: self.inner.clone(),
         }
     }
 
-    fn saw(&mut self, bytes: &[u8]) {
-        let owes_more = match &mut self.frames {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        lock(&self.inner)
+    }
+
+    /// Passes a result on, and notes that the client is gone if it is a failure.
+    fn noted<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        result.inspect_err(|error| self.conn.saw(PeerState::of_error(error)))
+    }
+}
+
+impl Inner {
+    /// Fills `buf` with what was read ahead, else from the socket.
+    fn poll_read(&mut self, cx: &mut TaskContext<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.store.is_empty() {
+            return match self.end {
+                Some(end) => Poll::Ready(end.map_err(io::Error::from)),
+                None => Pin::new(&mut self.socket).poll_read(cx, buf),
+            };
+        }
+        let size = self.store.len().min(buf.remaining());
+        buf.put_slice(&self.store[..size]);
+        self.store.advance(size);
+        if let Some(held) = &mut self.held {
+            held.shrink_to(self.store.len());
+        }
+        if self.store.is_empty() {
+            // Gives the memory back.
+            self.store = BytesMut::new();
+            self.held = None;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether these bytes leave the client in the middle of a header.
+    fn owes_more(&mut self, bytes: &[u8]) -> bool {
+        match &mut self.frames {
             Some(frames) => {
                 frames.feed(bytes);
                 frames.owes_more()
             }
             None => true,
-        };
-        self.conn.saw_bytes(owes_more);
+        }
+    }
+}
+
+impl Tap {
+    /// To be called before hyper is polled: whether it waits for bytes will show.
+    pub(super) fn begin_poll(&self) {
+        lock(&self.inner).awaited = false;
     }
 
-    /// Passes a result on, and notes that the client is gone if it is a failure.
-    fn noted<T>(&self, result: io::Result<T>) -> io::Result<T> {
-        result.inspect_err(|_| self.conn.peer_left())
+    /// Reads ahead until `bound` bytes are stored. `hold` makes the claim on the server's bound.
+    pub(super) fn poll_ahead(
+        &self,
+        cx: &mut TaskContext<'_>,
+        bound: usize,
+        hold: impl Fn() -> Held,
+    ) -> Ahead {
+        let mut inner = lock(&self.inner);
+        let inner = &mut *inner;
+        if inner.awaited || inner.end.is_some() {
+            return Ahead::Waiting;
+        }
+        loop {
+            let room = bound.saturating_sub(inner.store.len()).min(STEP);
+            let held = inner.held.get_or_insert_with(&hold);
+            if room == 0 || !held.grow_to(inner.store.len() + room) {
+                return Ahead::Full;
+            }
+            let mut space = [const { MaybeUninit::<u8>::uninit() }; STEP];
+            let mut buf = ReadBuf::uninit(&mut space[..room]);
+            let read = Pin::new(&mut inner.socket).poll_read(cx, &mut buf);
+            inner.store.extend_from_slice(buf.filled());
+            held.shrink_to(inner.store.len());
+            match read {
+                Poll::Pending => return Ahead::Waiting,
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
+                Poll::Ready(Ok(())) => {
+                    inner.end = Some(Ok(()));
+                    return Ahead::Ended(PeerState::HalfClosed);
+                }
+                Poll::Ready(Err(error)) => {
+                    inner.end = Some(Err(error.kind()));
+                    return Ahead::Ended(PeerState::of_error(&error));
+                }
+            }
+        }
+    }
+}
+
+/// Waits for the client's first bytes. `Ok(false)`: it left without a word.
+pub(super) async fn first_bytes(socket: &mut Socket, store: &mut BytesMut) -> io::Result<bool> {
+    Ok(socket.read_buf(store).await? > 0)
+}
+
+/// Reads on until it is clear what the client speaks. A client that leaves midway speaks HTTP/1, whose engine then
+/// meets the end.
+pub(super) async fn protocol(socket: &mut Socket, store: &mut BytesMut) -> io::Result<Protocol> {
+    loop {
+        let compared = store.len().min(PREFACE.len());
+        if store[..compared] != PREFACE[..compared] {
+            return Ok(Protocol::Http1);
+        }
+        if compared == PREFACE.len() {
+            return Ok(Protocol::Http2);
+        }
+        if socket.read_buf(store).await? == 0 {
+            return Ok(Protocol::Http1);
+        }
     }
 }
 
 impl AsyncRead for Wire {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut TaskContext<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
         let before = buf.filled().len();
-        if this.replay.is_empty() {
-            let result = ready!(Pin::new(&mut this.stream).poll_read(cx, buf));
-            this.noted(result)?;
-        } else {
-            let size = this.replay.len().min(buf.remaining());
-            buf.put_slice(&this.replay[..size]);
-            this.replay.advance(size);
-        }
+        let mut inner = self.inner();
+        let result = inner.poll_read(cx, buf);
+        inner.awaited = result.is_pending();
+        let result = ready!(result);
         let read = &buf.filled()[before..];
+        let owes_more = inner.owes_more(read);
+        drop(inner);
+        self.noted(result)?;
         if !read.is_empty() {
-            this.saw(read);
+            self.conn.saw_bytes(owes_more);
         } else if buf.remaining() > 0 {
-            this.conn.peer_left();
+            self.conn.saw(PeerState::HalfClosed);
         }
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let result = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
+    fn poll_write(self: Pin<&mut Self>, cx: &mut TaskContext<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let result = ready!(Pin::new(&mut self.inner().socket).poll_write(cx, buf));
         Poll::Ready(self.noted(result))
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut TaskContext<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
+        let result = ready!(Pin::new(&mut self.inner().socket).poll_write_vectored(cx, bufs));
         Poll::Ready(self.noted(result))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.inner().socket.is_write_vectored()
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        let result = ready!(Pin::new(&mut self.stream).poll_flush(cx));
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        let result = ready!(Pin::new(&mut self.inner().socket).poll_flush(cx));
         Poll::Ready(self.noted(result))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner().socket).poll_shutdown(cx)
     }
+}
+
+fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
+    inner.lock().unwrap_or_else(PoisonError::into_inner)
 }

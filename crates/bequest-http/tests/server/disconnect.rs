@@ -113,13 +113,13 @@ async fn a_detached_handler_is_not_told_and_finishes() {
         server.statistics.snapshot().detached == 1
     })
     .await;
+    assert!(!arrival.ctx.is_done(), "the work goes on");
+    arrival.answer(full("to nobody"));
     let Event::Finished { end, logged, .. } = server.events.finished().await else {
         unreachable!()
     };
     assert_eq!((end.reason(), logged.as_u16()), (Reason::ClientGone, 499));
-    assert!(!arrival.ctx.is_done(), "the work goes on");
-    arrival.answer(full("to nobody"));
-    assert_eq!(arrival.end().await.reason(), Reason::ScopeEnded);
+    arrival.end().await;
     until("nothing to be detached", || {
         server.statistics.snapshot().detached == 0
     })
@@ -204,7 +204,7 @@ async fn the_innermost_layer_decides() {
 }
 
 /// Lets a client send its second request and leave before the server reads either.
-async fn leave_before_the_beginning(mode: Disconnect) -> (TestServer, Arrivals) {
+async fn leave_before_the_beginning(mode: Disconnect, reset: bool) -> (TestServer, Arrivals) {
     let (service, mut arrivals) = probe();
     let builder = Server::builder().disconnect(mode);
     let server = TestServer::with(builder, Context::background(), service).await;
@@ -218,13 +218,15 @@ async fn leave_before_the_beginning(mode: Disconnect) -> (TestServer, Arrivals) 
         client.stream.try_write(request).expect("room in the socket"),
         request.len()
     );
-    drop(client);
+    match reset {
+        true => client.reset(),
+        false => drop(client),
+    }
     (server, arrivals)
 }
 
-#[tokio::test]
-async fn a_handler_is_not_begun_for_a_client_that_has_left() {
-    let (mut server, mut arrivals) = leave_before_the_beginning(Disconnect::default()).await;
+async fn assert_not_begun(mode: Disconnect, reset: bool) {
+    let (mut server, mut arrivals) = leave_before_the_beginning(mode, reset).await;
     until("the departure", || server.statistics.snapshot().client_gone == 1).await;
     until("the count", || server.statistics.snapshot().not_begun == 1).await;
     server.events.finished().await;
@@ -237,9 +239,31 @@ async fn a_handler_is_not_begun_for_a_client_that_has_left() {
 }
 
 #[tokio::test]
+async fn a_handler_is_not_begun_for_a_client_that_has_left() {
+    assert_not_begun(Disconnect::default(), true).await;
+}
+
+#[tokio::test]
+async fn without_a_grace_a_client_that_closed_its_sending_side_has_left() {
+    assert_not_begun(Disconnect::Drop, false).await;
+}
+
+#[tokio::test]
+async fn with_a_grace_a_client_that_closed_its_sending_side_is_served_and_the_handler_told() {
+    let (server, mut arrivals) = leave_before_the_beginning(Disconnect::default(), false).await;
+    let mut arrival = arrivals.next().await;
+    assert_eq!(
+        arrival.ctx.err().expect("told from the start").reason(),
+        Reason::ClientGone
+    );
+    arrival.answer(full("perhaps to nobody"));
+    assert_eq!(server.stop().await.statistics.not_begun, 0);
+}
+
+#[tokio::test]
 async fn a_server_that_detaches_begins_all_the_same() {
     let mode = Disconnect::Detach(Duration::from_secs(60));
-    let (server, mut arrivals) = leave_before_the_beginning(mode).await;
+    let (server, mut arrivals) = leave_before_the_beginning(mode, true).await;
     let mut arrival = arrivals.next().await;
     assert_eq!(arrival.path, "/second");
     assert!(!arrival.ctx.is_done());

@@ -6,18 +6,19 @@ use axum::Router;
 use axum::routing::get;
 use bequest::{Context, Reason};
 use bequest_http::axum::{Ctx, MissingContext};
-use bequest_http::server::{Disconnect, DisconnectLayer};
+use bequest_http::server::{Disconnect, DisconnectLayer, Peer, PeerState};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::common::{Http1, TestServer, guard, until};
 
 #[tokio::test]
-async fn the_extractor_gives_the_context_of_the_request() {
+async fn the_extractors_give_the_context_of_the_request_and_its_peer() {
     let (tell, mut told) = mpsc::unbounded_channel();
     let app = Router::new().route(
         "/",
-        get(move |Ctx(ctx): Ctx| async move {
+        get(move |Ctx(ctx): Ctx, peer: Peer| async move {
+            assert_eq!(peer.state(), PeerState::Open);
             tell.send(ctx.clone()).expect("the test listens");
             ctx.check().map(|()| "live").unwrap_or("ended")
         }),

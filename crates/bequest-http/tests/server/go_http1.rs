@@ -86,16 +86,77 @@ async fn s2_a_client_that_resets_ends_the_context() {
 }
 
 #[tokio::test]
-async fn s4_half_close_counts_as_gone() {
-    // DIFFERENCE: Go still delivers the answer; hyper closes the connection.
+async fn s3_a_client_is_seen_to_leave_whatever_of_its_body_is_unread() {
+    // DIFFERENCE: Go looks only once the body has been read to its end. All cases: `matrix.rs`.
+    let (service, mut arrivals) = probe();
+    let server = TestServer::start(service).await;
+    let mut client = Http1::connect(server.addr).await;
+    client
+        .send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 1000\r\n\r\n123")
+        .await;
+    let arrival = arrivals.next().await;
+    drop(client);
+    assert_eq!(arrival.end().await.reason(), Reason::ClientGone);
+}
+
+#[tokio::test]
+async fn s4_half_close_counts_as_gone_and_the_answer_is_delivered() {
     let (service, mut arrivals) = probe();
     let server = TestServer::start(service).await;
     let mut client = Http1::connect(server.addr).await;
     client.request("GET", "/").await;
-    let arrival = arrivals.next().await;
+    let mut arrival = arrivals.next().await;
     client.stream.shutdown().await.expect("an open socket");
     assert_eq!(arrival.end().await.reason(), Reason::ClientGone);
+    arrival.answer(full("still here"));
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "still here"));
     assert_eq!(client.rest().await, "");
+}
+
+#[tokio::test]
+async fn s5_s6_a_pipelined_request_ends_nothing_and_is_answered_in_its_turn() {
+    let (service, mut arrivals) = probe();
+    let server = TestServer::start(service).await;
+    let mut client = Http1::connect(server.addr).await;
+    client.request("GET", "/first").await;
+    let mut first = arrivals.next().await;
+    // In a segment of its own, and longer than what is read ahead at once.
+    let long = "x".repeat(40_000);
+    client
+        .send(&format!(
+            "GET /second HTTP/1.1\r\nhost: test\r\nlong: {long}\r\n\r\n"
+        ))
+        .await;
+    until("the read-ahead", || {
+        server.statistics.snapshot().read_ahead > 40_000
+    })
+    .await;
+    assert!(!first.ctx.is_done());
+    first.answer(full("1"));
+    assert_eq!(client.answer().await.body, "1");
+    let mut second = arrivals.next().await;
+    assert_eq!((second.path.as_str(), second.ctx.is_done()), ("/second", false));
+    second.answer(full("2"));
+    assert_eq!(client.answer().await.body, "2");
+    assert_eq!(server.statistics.snapshot().read_ahead, 0);
+}
+
+#[tokio::test]
+async fn s5_a_client_that_leaves_behind_a_pipelined_request_is_seen() {
+    // DIFFERENCE: Go sees it only if both requests came in one segment.
+    let (service, mut arrivals) = probe();
+    let server = TestServer::start(service).await;
+    let mut client = Http1::connect(server.addr).await;
+    client.request("GET", "/first").await;
+    let mut first = arrivals.next().await;
+    client.request("GET", "/second").await;
+    drop(client);
+    assert_eq!(first.end().await.reason(), Reason::ClientGone);
+    // The second one is begun in case the client still reads, and told from the start.
+    first.answer(full("1"));
+    let second = arrivals.next().await;
+    assert_eq!(second.ctx.err().expect("ended").reason(), Reason::ClientGone);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use bequest::Context;
-use bequest_http::server::{BoxError, ConnInfo, RequestBody, ServiceFn, service_fn};
+use bequest_http::server::{BoxError, ConnInfo, Peer, RequestBody, ServiceFn, service_fn};
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::BodyExt;
@@ -18,6 +18,7 @@ pub(crate) type TestBody = UnsyncBoxBody<Bytes, BoxError>;
 pub(crate) struct Arrival {
     pub(crate) ctx: Context,
     pub(crate) conn: ConnInfo,
+    pub(crate) peer: Peer,
     pub(crate) path: String,
     pub(crate) method: Method,
     answer: Option<oneshot::Sender<Response<TestBody>>>,
@@ -73,6 +74,7 @@ fn prober(tell: mpsc::UnboundedSender<Arrival>) -> impl Probe {
                         .get::<ConnInfo>()
                         .expect("a connection")
                         .clone(),
+                    peer: request.extensions().get::<Peer>().expect("a peer").clone(),
                     path: request.uri().path().to_owned(),
                     method: request.method().clone(),
                     answer: Some(answer),

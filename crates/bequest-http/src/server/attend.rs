@@ -1,0 +1,148 @@
+//! Noticing that a client leaves while hyper is not looking.
+//!
+//! hyper meets the end of a connection only when it reads, and while it serves a request it does not read as long as a
+//! body is left unread or a pipelined request waits. Two things look in its place, each polled after it by the task of
+//! the connection:
+//!
+//! - the *watch* waits for the runtime to say that the client has closed its sending side or reset the connection,
+//!   whatever is unread (Linux and Android);
+//! - the *read-ahead* takes what hyper leaves in the socket, within a bound, and so meets an end that could not even be
+//!   sent for lack of room, and is the way on systems without the watch.
+//!
+//! # Invariants
+//!
+//! 1. A request that is answered in its first poll pays nothing: neither looks before hyper has come back with a request
+//!    in flight. From then on both wait in the runtime's lists; no timer is set and no system call is made for it.
+//! 2. Only a little is read ahead at once. The rest waits for [`PATIENCE`], so that a handler which is about to read a
+//!    large body gets it from the socket, without a copy.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use super::connection::Connection;
+use super::peer::PeerState;
+use super::socket::Lookout;
+use super::wire::{Ahead, Tap};
+
+/// How long a request runs before more than [`AT_ONCE`] is read ahead of it.
+const PATIENCE: Duration = Duration::from_millis(2);
+
+/// How much is read ahead without patience.
+const AT_ONCE: usize = 16 * 1024;
+
+/// Looks after one connection in hyper's place.
+pub(super) struct Attendant {
+    conn: Arc<Connection>,
+    tap: Tap,
+    watch: Watch,
+    /// Running, or over, since the present requests were first seen to wait with more to read.
+    patience: Patience,
+}
+
+enum Watch {
+    /// Not wanted, or over: nothing more can be learnt.
+    Off,
+    /// To be armed once a request waits.
+    Ready(Lookout),
+    Armed(Pin<Box<dyn Future<Output = ()> + Send>>),
+}
+
+enum Patience {
+    Unused,
+    Running(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Over,
+}
+
+impl Attendant {
+    /// `lookout` is `None` where the watch is switched off.
+    pub(super) fn new(conn: Arc<Connection>, tap: Tap, lookout: Option<Lookout>) -> Attendant {
+        Attendant {
+            conn,
+            tap,
+            watch: lookout.map_or(Watch::Off, Watch::Ready),
+            patience: Patience::Unused,
+        }
+    }
+
+    /// Polls hyper's future to its end, looking after it whenever it waits.
+    pub(super) async fn attend<H: Future>(&mut self, http: Pin<&mut H>) -> H::Output {
+        let mut http = http;
+        poll_fn(|cx| {
+            self.tap.begin_poll();
+            let polled = http.as_mut().poll(cx);
+            if polled.is_pending() {
+                self.look(cx);
+            }
+            polled
+        })
+        .await
+    }
+
+    fn look(&mut self, cx: &mut TaskContext<'_>) {
+        if !self.conn.is_busy() {
+            // hyper reads by itself between two requests.
+            self.patience = Patience::Unused;
+            return;
+        }
+        self.poll_watch(cx);
+        self.poll_ahead(cx);
+    }
+
+    fn poll_watch(&mut self, cx: &mut TaskContext<'_>) {
+        if let Watch::Ready(lookout) = &self.watch {
+            self.watch = Watch::Armed(Box::pin(watch(self.conn.clone(), lookout.clone())));
+        }
+        if let Watch::Armed(watch) = &mut self.watch {
+            if watch.as_mut().poll(cx).is_ready() {
+                self.watch = Watch::Off;
+            }
+        }
+    }
+
+    fn poll_ahead(&mut self, cx: &mut TaskContext<'_>) {
+        let server = self.conn.server();
+        let (limit, total) = (server.limits.read_ahead, server.limits.read_ahead_total);
+        if limit == 0 {
+            return;
+        }
+        loop {
+            let patient = matches!(self.patience, Patience::Over);
+            let bound = if patient { usize::MAX } else { AT_ONCE };
+            // One byte more than the limit, as the end behind the last one is what is looked for.
+            let hold = || self.conn.server().tally.ahead.hold_below(total);
+            match self.tap.poll_ahead(cx, limit.saturating_add(1).min(bound), hold) {
+                Ahead::Full if !patient => {}
+                Ahead::Full | Ahead::Waiting => return,
+                Ahead::Ended(state) => return self.conn.saw(state),
+            }
+            if self.poll_patience(cx).is_pending() {
+                return;
+            }
+        }
+    }
+
+    fn poll_patience(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        if let Patience::Unused = self.patience {
+            let conn = self.conn.clone();
+            self.patience = Patience::Running(Box::pin(async move { conn.server().pause(PATIENCE).await }));
+        }
+        if let Patience::Running(pause) = &mut self.patience {
+            std::task::ready!(pause.as_mut().poll(cx));
+            self.patience = Patience::Over;
+        }
+        Poll::Ready(())
+    }
+}
+
+/// Tells the connection of the end of reading, and then of the failure that may follow.
+async fn watch(conn: Arc<Connection>, lookout: Lookout) {
+    let state = lookout.departure().await;
+    conn.saw(state);
+    if state == PeerState::HalfClosed {
+        let reset = pin!(lookout.reset());
+        conn.saw(reset.await);
+    }
+}

@@ -1,0 +1,150 @@
+//! A connection's socket, shared by whoever reads and writes it and whoever watches it.
+//!
+//! Reading keeps tokio's own path, which knows from a short read that nothing more is there and spares a system call;
+//! that is why the socket is split, and not merely shared.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, ready};
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+use super::peer::PeerState;
+
+/// The end of a socket that is read and written.
+#[derive(Debug)]
+pub(super) struct Socket {
+    read: OwnedReadHalf,
+    write: Arc<OwnedWriteHalf>,
+}
+
+/// The end of a socket that is watched: it never reads.
+#[derive(Clone, Debug)]
+pub(super) struct Lookout(Arc<OwnedWriteHalf>);
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream) -> Socket {
+        let (read, write) = stream.into_split();
+        Socket {
+            read,
+            write: Arc::new(write),
+        }
+    }
+
+    pub(super) fn lookout(&self) -> Lookout {
+        Lookout(self.write.clone())
+    }
+
+    fn stream(&self) -> &TcpStream {
+        self.read.as_ref()
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl Lookout {
+    /// What the client has done to the connection as far as the runtime knows: no system call, no wait.
+    pub(super) fn glance(&self) -> Option<PeerState> {
+        use tokio::io::Interest;
+        // The interest in urgent data comes with the end of reading, and without reading itself.
+        self.stream().try_io(Interest::PRIORITY, || Ok(())).ok()?;
+        match self.stream().try_io(Interest::ERROR, || Ok(())) {
+            Ok(()) => Some(self.failure()),
+            Err(_) => Some(PeerState::HalfClosed),
+        }
+    }
+
+    /// Waits until the client closes its sending side, whatever of what it sent is still unread, or resets the connection.
+    pub(super) async fn departure(&self) -> PeerState {
+        use tokio::io::Interest;
+        match self.stream().ready(Interest::PRIORITY).await {
+            Ok(_) => self.glance().unwrap_or(PeerState::HalfClosed),
+            Err(error) => PeerState::of_error(&error),
+        }
+    }
+
+    /// Waits until the connection has failed.
+    pub(super) async fn reset(&self) -> PeerState {
+        match self.stream().ready(tokio::io::Interest::ERROR).await {
+            Ok(_) => self.failure(),
+            Err(error) => PeerState::of_error(&error),
+        }
+    }
+
+    /// Why the socket failed. The error is taken from the socket, so only the first who asks hears of it.
+    fn failure(&self) -> PeerState {
+        match self.stream().take_error() {
+            Ok(Some(error)) | Err(error) => PeerState::of_error(&error),
+            Ok(None) => PeerState::Reset,
+        }
+    }
+
+    fn stream(&self) -> &TcpStream {
+        (*self.0).as_ref()
+    }
+}
+
+/// Elsewhere the runtime does not tell the end of reading from data; what remains is the read-ahead.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+impl Lookout {
+    pub(super) fn glance(&self) -> Option<PeerState> {
+        None
+    }
+
+    pub(super) async fn departure(&self) -> PeerState {
+        std::future::pending().await
+    }
+
+    pub(super) async fn reset(&self) -> PeerState {
+        std::future::pending().await
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.read).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut TaskContext<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.stream().poll_write_ready(cx))?;
+            match self.stream().try_write_vectored(bufs) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        match SockRef::from(self.stream()).shutdown(std::net::Shutdown::Write) {
+            // The client was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
+            result => Poll::Ready(result),
+        }
+    }
+}
