@@ -7,7 +7,7 @@ use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::after_func::AfterFunc;
 use crate::canceled::Canceled;
@@ -289,6 +289,19 @@ impl Context {
     /// ```
     pub fn now(&self) -> Instant {
         self.timers().clock().now()
+    }
+
+    /// The wall-clock time on this context's clock: for what is written down, such as when a session ends. It may jump
+    /// when an administrator sets it; spans are measured with [`now`](Context::now).
+    ///
+    /// ```
+    /// # use bequest::Context;
+    /// # use std::time::SystemTime;
+    /// let before = SystemTime::now();
+    /// assert!(Context::background().wall() >= before);
+    /// ```
+    pub fn wall(&self) -> SystemTime {
+        self.timers().clock().wall()
     }
 
     /// The value under `key` that was put in last, if there is one. The cost does not grow with the depth.
