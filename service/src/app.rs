@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::domain::fetch::LastFetch;
+use crate::identity::Identity;
 use crate::jobs::Jobs;
 use crate::log::{self, Logs};
 use crate::routes;
@@ -43,6 +44,7 @@ pub(crate) struct App {
     /// The embedded back end's index; `None` with `--search`.
     pub(crate) corpus: Option<Corpus>,
     pub(crate) jobs: Arc<Jobs>,
+    pub(crate) identity: Identity,
     pub(crate) last_fetch: LastFetch,
     pub(crate) server: Statistics,
     pub(crate) logs: Arc<Logs>,
@@ -137,6 +139,7 @@ async fn build(
     let store = Store::open(&opening, data)
         .await
         .map_err(|error| named("the database in", data.display(), error))?;
+    let identity = Identity::open(&opening, &settings, logs).await?;
     let (search, corpus, backend) = match &settings.search {
         Some(base) => (SearchClient::new(base.clone()), None, None),
         None => embedded_search(&opening, data, logs).await?,
@@ -150,6 +153,7 @@ async fn build(
         cache: Cache::new(Duration::from_secs(60), 100),
         search,
         corpus,
+        identity,
         last_fetch: LastFetch::default(),
         server: server.statistics(),
         logs: Arc::clone(logs),
@@ -202,6 +206,7 @@ async fn close(app: &App, backend: Option<JoinHandle<()>>) {
         backend.abort();
     }
     let closing = Context::background().with_timeout(CLOSING).named("closing");
+    app.identity.close(&closing).await;
     if let Err(error) = app.store.close(&closing).await {
         log::event("closing the database", &json!(error.to_string()));
     }
@@ -252,6 +257,7 @@ Paste these in another terminal:
   curl -i 'http://{public}/search?q=golang&timeout=1us'     # 504, and whose deadline it was
   curl -m 1 'http://{public}/report?ms=10000'               # a long query dies with its client
   curl -X POST 'http://{public}/jobs'                       # work that outlives its request
+  curl -d user=ann 'http://{public}/token'                  # a token, for trying out: POST /sessions takes it
 
 Ctrl-C drains and stops; again stops at once.
 ",

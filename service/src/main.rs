@@ -5,12 +5,15 @@
 mod answer;
 mod app;
 mod domain;
+mod identity;
 mod jobs;
 mod log;
 mod routes;
 mod search;
+mod session;
 mod settings;
 mod store;
+mod token;
 
 use std::process::ExitCode;
 use std::time::Duration;

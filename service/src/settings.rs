@@ -9,6 +9,8 @@ use http::Uri;
 
 use crate::domain::duration::GoDuration;
 use crate::log::LogSettings;
+use crate::session::settings::SessionSettings;
+use crate::token::settings::TokenSettings;
 
 /// The reference service of bequest: everything it does stops when nobody wants the answer any more.
 ///
@@ -41,6 +43,12 @@ pub(crate) struct Settings {
     /// Search back end to use in place of the embedded one; docs/search-backend.md has its schema
     #[arg(long, env = "BEQUEST_SEARCH", value_name = "URL", value_parser = http_url)]
     pub(crate) search: Option<Uri>,
+
+    #[command(flatten)]
+    pub(crate) tokens: TokenSettings,
+
+    #[command(flatten)]
+    pub(crate) sessions: SessionSettings,
 
     /// How long a request may take at most
     #[arg(long, env = "BEQUEST_REQUEST_LIMIT", default_value = "30s", value_name = "DURATION", value_parser = positive)]
@@ -97,7 +105,7 @@ fn unknown_variable(names: impl Iterator<Item = String>) -> Option<String> {
         .find(|name| name.starts_with("BEQUEST_") && known.iter().all(|known| known.to_str() != Some(name)))
 }
 
-fn positive(text: &str) -> Result<Duration, String> {
+pub(crate) fn positive(text: &str) -> Result<Duration, String> {
     let span = GoDuration::parse(text)
         .map_err(|error| error.to_string())?
         .to_wait();
@@ -108,7 +116,7 @@ fn positive(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn http_url(text: &str) -> Result<Uri, String> {
+pub(crate) fn http_url(text: &str) -> Result<Uri, String> {
     let uri: Uri = text.parse().map_err(|error| format!("not a URL: {error}"))?;
     match (uri.scheme_str(), uri.host(), uri.query()) {
         (Some("http"), Some(_), None) => Ok(uri),

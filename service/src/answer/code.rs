@@ -45,6 +45,7 @@ macro_rules! codes {
 
 codes! {
     Ok = OK, "ok", "All is well";
+    Created = CREATED, "created", "It has been made";
     Accepted = ACCEPTED, "accepted", "It has been begun and goes on";
     /// An answer below 400 that says everything by its status and headers.
     Elsewhere = SEE_OTHER, "elsewhere", "The answer is somewhere else, or there is none";
@@ -57,9 +58,15 @@ codes! {
     BadReason = BAD_REQUEST, "bad_reason", "The reason is missing or too long";
     BadVersion = BAD_REQUEST, "version", "This version is not spoken here";
     BadHost = FORBIDDEN, "host", "This listener is not reached by that name";
+    BadUser = BAD_REQUEST, "bad_user", "The user is missing or not one";
+    AmbiguousSession = BAD_REQUEST, "ambiguous_session", "More than one session was sent";
+    InvalidToken = UNAUTHORIZED, "invalid_token", "The token is missing or not taken";
+    NoSession = FORBIDDEN, "no_session", "This needs a session";
+    CrossSite = FORBIDDEN, "cross_site", "Another site asked the browser to send this";
     NotFound = NOT_FOUND, "not_found", "There is nothing there";
     NoFetch = NOT_FOUND, "no_fetch", "Nothing has been fetched yet";
     NoJob = NOT_FOUND, "no_job", "There is no such job";
+    NoSuchSession = NOT_FOUND, "no_such_session", "There is no such session";
     MethodNotAllowed = METHOD_NOT_ALLOWED, "method_not_allowed", "This path does not take that method";
     JobOver = CONFLICT, "job_over", "The job has ended already";
     /// Never sent: 499 in the logs and the metrics; see [`bequest_http::server::client_closed_request`].
@@ -69,6 +76,9 @@ codes! {
     Panicked = INTERNAL_SERVER_ERROR, "panicked", "Something here is broken";
     Canceled = INTERNAL_SERVER_ERROR, "canceled", "A part of the work was cancelled";
     SearchBackEnd = BAD_GATEWAY, "search_back_end", "The search back end gave no answer";
+    Issuer = BAD_GATEWAY, "issuer", "The authentication server gave no answer";
+    IssuerUnavailable = SERVICE_UNAVAILABLE, "issuer_unavailable", "Tokens cannot be checked at present";
+    SessionsUnavailable = SERVICE_UNAVAILABLE, "sessions_unavailable", "It cannot be told who is asking";
     TooLittleTime = SERVICE_UNAVAILABLE, "too_little_time", "Less time is left than this is worth starting for";
     TooManyJobs = SERVICE_UNAVAILABLE, "too_many_jobs", "As many jobs are running as may";
     ShuttingDown = SERVICE_UNAVAILABLE, "shutting_down", "The service is shutting down";

@@ -6,4 +6,5 @@
 pub(crate) mod budget;
 pub(crate) mod duration;
 pub(crate) mod fetch;
+pub(crate) mod session;
 pub(crate) mod userip;

@@ -42,7 +42,6 @@ pub(crate) use handler::{Fanout, Handler, Record};
 pub(crate) use observer::COUNTERS;
 pub(crate) use place::{Place, here};
 pub(crate) use reopen::reopen_on_hangup;
-#[allow(unused_imports, reason = "for the session middleware")]
 pub(crate) use request::{LoggedSession, identify};
 pub(crate) use settings::LogSettings;
 pub(crate) use time::timestamp;

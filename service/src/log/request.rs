@@ -49,7 +49,7 @@ pub(crate) struct LoggedSession {
     /// Personal: logged only when asked for by the settings.
     pub(crate) gender: String,
     /// Personal: logged only when asked for by the settings.
-    pub(crate) age: u8,
+    pub(crate) age: Option<u8>,
 }
 
 /// The 32 hexadecimal digits of a W3C trace.
@@ -90,7 +90,6 @@ pub(crate) fn of(ctx: &Context) -> Option<&Arc<Request>> {
 
 /// Lets the lines about the request of `ctx` say whose it is. Whether it was heard: a request is identified once, and a
 /// context of no request never.
-#[allow(dead_code, reason = "for the session middleware")]
 pub(crate) fn identify(ctx: &Context, session: LoggedSession) -> bool {
     of(ctx).is_some_and(|request| request.session.set(session).is_ok())
 }

@@ -145,7 +145,7 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
         ("bequest_jobs_running", "gauge", app.jobs.running() as u64),
     ];
     let mut out = String::new();
-    for (name, kind, value) in rows {
+    for (name, kind, value) in rows.into_iter().chain(app.identity.metrics()) {
         let _ = write!(out, "# TYPE {name} {kind}\n{name} {value}\n");
     }
     write_answers(&mut out);

@@ -3,19 +3,23 @@
 pub(crate) mod admin;
 mod home;
 mod jobs;
+mod login;
+mod me;
 mod report;
 mod search;
+mod sessions;
 mod store;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 
 use crate::answer::{self, Code, Refusal};
 use crate::app::App;
 use crate::log::here;
+use crate::session::middleware::identify;
 
 /// The routes of the public listener.
 pub(crate) fn public(app: Arc<App>) -> Router {
@@ -32,8 +36,23 @@ pub(crate) fn public(app: Arc<App>) -> Router {
         .route("/report/last", get(report::last))
         .route("/jobs", post(jobs::start))
         .route("/jobs/{id}", get(jobs::show))
+        .route("/me", get(me::me))
+        .route(
+            "/sessions",
+            get(sessions::list)
+                .post(sessions::begin)
+                .delete(sessions::end_all),
+        )
+        .route("/sessions/current", delete(sessions::end_current))
+        .route("/sessions/{session}", delete(sessions::end_one))
+        .route("/login", get(login::page).post(login::sign_in))
+        .route("/token", post(login::token))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&app.identity.sessions),
+            identify,
+        ))
         .layer(middleware::from_fn(answer::way_out))
         .with_state(app)
 }

@@ -136,7 +136,7 @@ impl Random {
             user: self.text(),
             login_time: SystemTime::UNIX_EPOCH + Duration::from_secs(self.next() % (1 << 33)),
             gender: self.text(),
-            age: u8::try_from(self.below(256)).unwrap(),
+            age: u8::try_from(self.below(256)).ok(),
         }
     }
 }

@@ -38,7 +38,7 @@ fn ann() -> LoggedSession {
         user: "ann".into(),
         login_time: SystemTime::UNIX_EPOCH,
         gender: "f".into(),
-        age: 41,
+        age: Some(41),
     }
 }
 

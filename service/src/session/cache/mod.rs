@@ -1,0 +1,63 @@
+//! The session cache: what reads are answered from.
+//!
+//! Here is what any cache has to offer; [`memory`] is the one in this process. A cache may lose any entry at any time; it
+//! may be slow or away; it may be shared by several nodes.
+//!
+//! # Invariants, which every implementation keeps
+//!
+//! 1. While a tombstone stands, no fill is kept, and a read finds the tombstone. Leaving one removes the entry in the
+//!    same step.
+//! 2. A fill never takes the place of a newer generation.
+//! 3. A tombstone stands for [`TOMBSTONE`] at least, and is not given up for want of room.
+//!
+//! Whoever reads the database just before a session is ended may come to fill the cache just after. The tombstone is
+//! there to meet them; so it has to outlive the longest way from that read to that fill.
+
+pub(crate) mod memory;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bequest::Context;
+
+use super::database::Answer;
+use super::record::{Ended, Record};
+use crate::domain::session::SessionHash;
+
+/// How long a tombstone stands. The way that it has to outlive is limited by [`super::sessions::REFILL`].
+pub(crate) const TOMBSTONE: Duration = Duration::from_secs(30);
+
+/// A cache of sessions.
+pub(crate) trait SessionCache: Debug + Send + Sync {
+    /// What is cached under `id`. A session that is found stays for another TTL.
+    fn get<'a>(&'a self, ctx: &'a Context, id: SessionHash) -> Answer<'a, Cached>;
+
+    /// Caches a session for a TTL, unless a tombstone or a newer generation is in the way.
+    fn fill<'a>(&'a self, ctx: &'a Context, record: Arc<Record>) -> Answer<'a, Filled>;
+
+    /// Leaves a tombstone and removes the session.
+    fn bury<'a>(&'a self, ctx: &'a Context, ended: Ended) -> Answer<'a, ()>;
+
+    /// Whether other nodes see what this one does to it.
+    fn is_shared(&self) -> bool;
+}
+
+/// What a read finds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Cached {
+    Nothing,
+    Session(Arc<Record>),
+    /// A tombstone: the session was ended just now.
+    Ended,
+}
+
+/// What became of a fill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filled {
+    Kept,
+    /// A newer generation is there already.
+    Older,
+    /// A tombstone stands.
+    Ended,
+}

@@ -1,0 +1,69 @@
+//! What a handler writes into its signature if it needs a session.
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::response::{IntoResponse, Response};
+use bequest::Context;
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode, header};
+
+use crate::answer::{self, Code, Refusal};
+use crate::domain::session::{self, Session};
+use crate::log::here;
+use crate::session::next;
+
+/// The session of the request, as an argument of a handler. Without one the handler is not called: 403, or for a
+/// browser that wants to see a page, the way to the login page and back.
+#[derive(Clone, Debug)]
+pub(crate) struct SignedIn(pub(crate) Arc<Session>);
+
+/// Nobody is signed in.
+#[derive(Debug)]
+pub(crate) enum NoSession {
+    /// To the login page.
+    Login(HeaderValue),
+    Forbidden,
+}
+
+impl<S: Sync> FromRequestParts<S> for SignedIn {
+    type Rejection = NoSession;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<SignedIn, NoSession> {
+        let session = parts.extensions.get::<Context>().and_then(session::from_context);
+        session.cloned().map(SignedIn).ok_or_else(|| no_session(parts))
+    }
+}
+
+fn no_session(parts: &Parts) -> NoSession {
+    let looks = parts.method == Method::GET || parts.method == Method::HEAD;
+    if !(looks && answer::wants_page(&parts.headers)) {
+        return NoSession::Forbidden;
+    }
+    let here = parts.uri.path_and_query().map_or("", |here| here.as_str());
+    let next = next::local(here).unwrap_or(next::HOME);
+    let query = form_urlencoded::Serializer::new(String::new())
+        .append_pair("next", next)
+        .finish();
+    HeaderValue::from_str(&format!("/login?{query}")).map_or(NoSession::Forbidden, NoSession::Login)
+}
+
+impl IntoResponse for NoSession {
+    fn into_response(self) -> Response {
+        match self {
+            NoSession::Login(place) => {
+                let headers = [
+                    (header::LOCATION, place),
+                    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+                ];
+                (StatusCode::SEE_OTHER, headers).into_response()
+            }
+            NoSession::Forbidden => Refusal::new(
+                here!(),
+                Code::NoSession,
+                "this needs a session: POST /sessions makes one",
+            )
+            .into_response(),
+        }
+    }
+}

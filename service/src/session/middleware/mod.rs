@@ -1,0 +1,179 @@
+//! The session of each request: read what the client brought, check it, hand it down in the context.
+//!
+//! # Invariants
+//!
+//! 1. An identity header that a handler sees was set here. Whatever came from outside under such a name is gone.
+//! 2. The id itself goes no further than this module.
+//! 3. A cookie, which a browser sends along whoever asked it to, signs in no request that changes something and was
+//!    made by another site.
+//! 4. A request that brings two different answers to the question who it is gets none: it is refused.
+
+pub(crate) mod extract;
+mod headers;
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bequest::Context;
+use http::{HeaderMap, HeaderValue, Method, Uri, header};
+
+use self::headers::{Ambiguous, Presented, Way};
+use super::id::SessionId;
+use super::{SessionError, Sessions};
+use crate::answer::{Code, Refusal};
+use crate::domain::session::{self, Session};
+use crate::log::{self, LoggedSession, Place, here};
+
+pub(crate) use self::headers::SESSION_HEADER;
+
+/// Finds out who is asking. A request without a session, or with one that has ended, goes on without.
+pub(crate) async fn identify(
+    State(sessions): State<Arc<Sessions>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    headers::strip_identity(request.headers_mut());
+    let presented = match headers::take_presented(request.headers_mut()) {
+        Ok(Some(presented)) => presented,
+        Ok(None) => return next.run(request).await,
+        Err(Ambiguous) => {
+            return Refusal::new(here!(), Code::AmbiguousSession, Ambiguous.to_string()).into_response();
+        }
+    };
+    let by_cookie = presented.way == Way::Cookie;
+    if by_cookie && is_cross_site(request.method(), request.uri(), request.headers()) {
+        return cross_site(here!()).into_response();
+    }
+    let known = match sign_in(&sessions, &mut request, presented).await {
+        Ok(known) => known,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let mut response = next.run(request).await;
+    if by_cookie && !known && !response.headers().contains_key(header::SET_COOKIE) {
+        response
+            .headers_mut()
+            .insert(header::SET_COOKIE, headers::no_cookie());
+    }
+    response
+}
+
+/// The cookie that makes a browser bring `id` from now on.
+pub(crate) fn cookie(id: &SessionId) -> Option<HeaderValue> {
+    headers::cookie(id)
+}
+
+/// The cookie that makes a browser forget its id.
+pub(crate) fn no_cookie() -> HeaderValue {
+    headers::no_cookie()
+}
+
+/// Whether another site made a browser send this request, which would change something.
+///
+/// As Go's `http.CrossOriginProtection`: browsers say so in `Sec-Fetch-Site`, older ones in `Origin`; what sends neither
+/// is no browser, and has no cookies that it did not mean to send.
+pub(crate) fn is_cross_site(method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
+    if method.is_safe() {
+        return false;
+    }
+    if let Some(site) = headers.get("sec-fetch-site") {
+        return site != "same-origin" && site != "none";
+    }
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        return false;
+    };
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| uri.authority().map(|authority| authority.as_str()));
+    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    origin.is_none_or(|(_, authority)| Some(authority) != host)
+}
+
+pub(crate) fn cross_site(place: Place) -> Refusal {
+    Refusal::new(place, Code::CrossSite, Code::CrossSite.title())
+}
+
+/// The answer when it is not known whether a session stands.
+pub(crate) fn refusal(place: Place, ctx: &Context, error: &SessionError) -> Refusal {
+    match error.canceled() {
+        Some(end) => Refusal::ended(place, ctx, end).with("step", error.to_string()),
+        None => Refusal::new(place, Code::SessionsUnavailable, error.to_string()),
+    }
+}
+
+/// Puts the session into the request's context, if it stands. Whether it does.
+async fn sign_in(
+    sessions: &Arc<Sessions>,
+    request: &mut Request,
+    presented: Presented,
+) -> Result<bool, Refusal> {
+    let Some(ctx) = request.extensions().get::<Context>().cloned() else {
+        return Err(Refusal::new(
+            here!(),
+            Code::Internal,
+            "no context in this request",
+        ));
+    };
+    let Some(id) = presented.id else {
+        return Ok(false);
+    };
+    let found = sessions.read(&ctx, id.hash()).await;
+    let found = found.map_err(|error| refusal(here!(), &ctx, &error))?;
+    // The last step's answer may have come together with the end: the handler is not begun then.
+    ctx.check().map_err(|end| Refusal::ended(here!(), &ctx, &end))?;
+    let Some(found) = found else {
+        return Ok(false);
+    };
+    headers::set_identity(request.headers_mut(), &found);
+    log::identify(&ctx, logged(&found));
+    request.extensions_mut().insert(session::new_context(&ctx, found));
+    Ok(true)
+}
+
+/// What the lines of the request may say of its session.
+fn logged(session: &Session) -> LoggedSession {
+    LoggedSession {
+        digest: session.id.to_string(),
+        user: session.user.id.clone(),
+        login_time: session.login_time,
+        gender: session.user.gender.as_str().to_string(),
+        age: session.user.age,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_refused(method: &Method, headers: &[(&'static str, &'static str)]) -> bool {
+        let headers = headers
+            .iter()
+            .map(|&(name, value)| {
+                (
+                    http::HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
+            .collect();
+        is_cross_site(method, &Uri::from_static("/sessions"), &headers)
+    }
+
+    #[test]
+    fn what_another_site_asked_for_is_refused() {
+        let host = ("host", "bequest.example");
+        for (headers, refused) in [
+            (vec![host, ("sec-fetch-site", "same-origin")], false),
+            (vec![host, ("sec-fetch-site", "none")], false),
+            (vec![host, ("sec-fetch-site", "same-site")], true),
+            (vec![host, ("sec-fetch-site", "cross-site")], true),
+            (vec![host, ("origin", "https://bequest.example")], false),
+            (vec![host, ("origin", "https://evil.example")], true),
+            (vec![host, ("origin", "null")], true),
+            (vec![host], false),
+        ] {
+            assert_eq!(is_refused(&Method::DELETE, &headers), refused, "{headers:?}");
+            assert_eq!(is_refused(&Method::POST, &headers), refused, "{headers:?}");
+            assert!(!is_refused(&Method::GET, &headers), "it changes nothing");
+        }
+    }
+}
