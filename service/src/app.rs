@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 use crate::domain::fetch::LastFetch;
 use crate::identity::Identity;
-use crate::jobs::Jobs;
+use crate::jobs::{self, Jobs};
 use crate::log::{self, Logs};
 use crate::routes;
 use crate::search::backend;
@@ -104,7 +104,7 @@ async fn serve(settings: Settings, logs: &Arc<Logs>) -> Result<(), Failure> {
             .limits(limits)
             .serve(public, service, &signals)
             .await?;
-        let told = app.jobs.shut_down(app.settings.drain).await;
+        let told = app.jobs.shut_down(app.settings.job_drain).await;
         Ok::<_, Failure>((summary, told))
     };
     let (summary, told) = tokio::select! {
@@ -144,11 +144,18 @@ async fn build(
         Some(base) => (SearchClient::new(base.clone()), None, None),
         None => embedded_search(&opening, data, logs).await?,
     };
+    let limits = jobs::Limits {
+        time: settings.job_limit,
+        running: settings.jobs,
+    };
+    let jobs = Jobs::open(&opening, limits, store.clone(), data)
+        .await
+        .map_err(|error| named("the jobs in", data.display(), error))?;
     let server = logs.public(Server::builder());
     let app = App {
         admin_addr,
         stopping: stopping.clone(),
-        jobs: Jobs::new(stopping, settings.job_limit, store.clone()),
+        jobs,
         store,
         cache: Cache::new(Duration::from_secs(60), 100),
         search,

@@ -62,7 +62,15 @@ pub(crate) struct Settings {
     #[arg(long, env = "BEQUEST_JOB_LIMIT", default_value = "5m", value_name = "DURATION", value_parser = positive)]
     pub(crate) job_limit: Duration,
 
-    /// After a signal: how long requests and jobs may go on before they are told
+    /// How many jobs may run at a time
+    #[arg(long, env = "BEQUEST_JOBS", default_value = "16", value_name = "NUMBER")]
+    pub(crate) jobs: usize,
+
+    /// After a signal, once the requests have ended: how long jobs may go on before they are told
+    #[arg(long, env = "BEQUEST_JOB_DRAIN", default_value = "10s", value_name = "DURATION", value_parser = positive)]
+    pub(crate) job_drain: Duration,
+
+    /// After a signal: how long requests may go on before they are told
     #[arg(long, env = "BEQUEST_DRAIN", default_value = "10s", value_name = "DURATION", value_parser = positive)]
     pub(crate) drain: Duration,
 

@@ -288,10 +288,12 @@ impl Writer {
         let counts = self.shared.counts();
         if self.failing || counts.lost > self.told_lost {
             let lost = counts.lost - self.told_lost;
-            event(
-                "a log is written again",
-                &json!({ "log": self.shared.name, "lines_lost": lost }),
-            );
+            let what = if self.failing {
+                "a log is written again"
+            } else {
+                "a log has lost lines"
+            };
+            event(what, &json!({ "log": self.shared.name, "lines_lost": lost }));
         }
         self.failing = false;
         self.told_lost = counts.lost;
@@ -451,9 +453,9 @@ mod tests {
             tokio::task::yield_now().await;
         }
         sink.write("second\n");
-        drop(verdict);
-        // Whoever made room says so with a SIGHUP; otherwise it is tried again by itself.
+        // Whoever made room may say so with a SIGHUP; otherwise it is tried again by itself.
         sink.reopen();
+        drop(verdict);
         sink.flush(&ctx).await.unwrap();
         assert_eq!(*written.lock().unwrap(), b"first\nsecond\n");
         let counts = sink.counts();

@@ -4,6 +4,7 @@
 //! how is `bequest_sqlite`'s affair.
 
 pub(crate) mod cache;
+pub(crate) mod jobs;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -45,6 +46,7 @@ impl Store {
     pub(crate) async fn open(ctx: &Context, folder: &Path) -> Result<Store, Error> {
         let database = Database::open(ctx, folder.join("service.sqlite")).await?;
         database.execute_batch(ctx, SCHEMA).await?;
+        database.execute_batch(ctx, jobs::SCHEMA).await?;
         Ok(Store(database))
     }
 
@@ -79,14 +81,6 @@ impl Store {
                     })
                 })
             })
-            .await
-    }
-
-    /// Writes what a job found.
-    pub(crate) async fn put_digest(&self, ctx: &Context, job: i64, digest: String) -> Result<(), Error> {
-        let sql = "INSERT OR REPLACE INTO digests VALUES (?1, ?2, datetime('now'))";
-        self.0
-            .write(ctx, move |tx| tx.execute(sql, (job, digest)).map(drop))
             .await
     }
 

@@ -1,0 +1,226 @@
+//! The jobs' table: what each was begun for, and how it ended.
+
+use bequest::Context;
+use bequest_sqlite::Error;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{OptionalExtension, Row};
+
+use super::Store;
+
+pub(super) const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS jobs (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        state TEXT NOT NULL,
+        detail TEXT NOT NULL DEFAULT '',
+        reason TEXT,
+        origin TEXT,
+        passages INTEGER NOT NULL DEFAULT 0,
+        started_by TEXT,
+        user TEXT,
+        request_id TEXT,
+        trace_id TEXT,
+        begun_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ')),
+        ended_at TEXT
+    ) STRICT;
+";
+
+/// How far a job has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Running,
+    Finished,
+    /// By somebody, through its number.
+    Cancelled,
+    /// By its limit, or by the shutdown.
+    Ended,
+    Failed,
+    /// The process was gone before the job was.
+    Interrupted,
+}
+
+/// For whom and for which request a job is begun.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Starter {
+    pub(crate) address: Option<String>,
+    pub(crate) user: Option<String>,
+    pub(crate) request_id: Option<String>,
+    pub(crate) trace_id: Option<String>,
+}
+
+/// How a job ended, other than well.
+#[derive(Clone, Debug)]
+pub(crate) struct Ending {
+    pub(crate) state: State,
+    pub(crate) detail: String,
+    /// Why, in a few words.
+    pub(crate) reason: Option<String>,
+    /// The place in the source from which the end came.
+    pub(crate) origin: Option<String>,
+    pub(crate) passages: u32,
+}
+
+/// A job as the table has it.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    pub(crate) id: i64,
+    pub(crate) state: State,
+    pub(crate) detail: String,
+    pub(crate) reason: Option<String>,
+    pub(crate) origin: Option<String>,
+    pub(crate) passages: u32,
+    pub(crate) starter: Starter,
+    pub(crate) begun_at: String,
+    pub(crate) ended_at: Option<String>,
+}
+
+/// Ended jobs that are remembered.
+const MOST_REMEMBERED: i64 = 1000;
+
+const COLUMNS: &str =
+    "id, state, detail, reason, origin, passages, started_by, user, request_id, trace_id, begun_at, ended_at";
+
+impl Store {
+    /// Writes that a job is begun; its number. Forgets the oldest of those that have ended, if they are too many.
+    pub(crate) async fn begin_job(&self, ctx: &Context, starter: Starter) -> Result<i64, Error> {
+        let insert =
+            "INSERT INTO jobs (state, started_by, user, request_id, trace_id) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let forget = "DELETE FROM jobs WHERE id <= ?1 AND state <> ?2";
+        self.0
+            .write(ctx, move |tx| {
+                let Starter {
+                    address,
+                    user,
+                    request_id,
+                    trace_id,
+                } = starter;
+                tx.execute(insert, (State::Running, address, user, request_id, trace_id))?;
+                let id = tx.last_insert_rowid();
+                tx.execute(forget, (id - MOST_REMEMBERED, State::Running))?;
+                Ok(id)
+            })
+            .await
+    }
+
+    /// Writes what a job found, and with it, in one transaction, that it is finished.
+    pub(crate) async fn finish_job(
+        &self,
+        ctx: &Context,
+        id: i64,
+        digest: String,
+        passages: u32,
+    ) -> Result<(), Error> {
+        let found = "INSERT OR REPLACE INTO digests VALUES (?1, ?2, datetime('now'))";
+        let finished = "UPDATE jobs SET state = ?2, detail = ?3, passages = ?4, ended_at = strftime('%Y-%m-%dT%H:%M:%fZ')
+                        WHERE id = ?1";
+        self.0
+            .write(ctx, move |tx| {
+                tx.execute(found, (id, &digest))?;
+                tx.execute(finished, (id, State::Finished, &digest, passages))
+                    .map(drop)
+            })
+            .await
+    }
+
+    /// Writes how a job ended.
+    pub(crate) async fn end_job(&self, ctx: &Context, id: i64, ending: Ending) -> Result<(), Error> {
+        let sql = "UPDATE jobs SET state = ?2, detail = ?3, reason = ?4, origin = ?5, passages = ?6,
+                   ended_at = strftime('%Y-%m-%dT%H:%M:%fZ') WHERE id = ?1";
+        self.0
+            .write(ctx, move |tx| {
+                let Ending {
+                    state,
+                    detail,
+                    reason,
+                    origin,
+                    passages,
+                } = ending;
+                tx.execute(sql, (id, state, detail, reason, origin, passages))
+                    .map(drop)
+            })
+            .await
+    }
+
+    /// Marks as interrupted what a process left running that is gone; the numbers of those jobs.
+    pub(crate) async fn interrupt_jobs(&self, ctx: &Context) -> Result<Vec<i64>, Error> {
+        let sql = "UPDATE jobs SET state = ?1, reason = 'process gone', detail = 'the process was gone before the job was',
+                   ended_at = strftime('%Y-%m-%dT%H:%M:%fZ') WHERE state = ?2 RETURNING id";
+        self.0
+            .write(ctx, move |tx| {
+                let mut statement = tx.prepare(sql)?;
+                let ids = statement.query_map((State::Interrupted, State::Running), |row| row.get(0))?;
+                ids.collect()
+            })
+            .await
+    }
+
+    /// The job of this number.
+    pub(crate) async fn job(&self, ctx: &Context, id: i64) -> Result<Option<Job>, Error> {
+        let sql = format!("SELECT {COLUMNS} FROM jobs WHERE id = ?1");
+        self.0
+            .read(ctx, move |connection| {
+                connection.query_row(&sql, [id], read).optional()
+            })
+            .await
+    }
+
+    /// The newest jobs first, at most `most` of them.
+    pub(crate) async fn jobs(&self, ctx: &Context, most: u32) -> Result<Vec<Job>, Error> {
+        let sql = format!("SELECT {COLUMNS} FROM jobs ORDER BY id DESC LIMIT ?1");
+        self.0.query(ctx, &sql, [most], read).await
+    }
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Job> {
+    Ok(Job {
+        id: row.get(0)?,
+        state: row.get(1)?,
+        detail: row.get(2)?,
+        reason: row.get(3)?,
+        origin: row.get(4)?,
+        passages: row.get(5)?,
+        starter: Starter {
+            address: row.get(6)?,
+            user: row.get(7)?,
+            request_id: row.get(8)?,
+            trace_id: row.get(9)?,
+        },
+        begun_at: row.get(10)?,
+        ended_at: row.get(11)?,
+    })
+}
+
+impl State {
+    const ALL: [State; 6] = [
+        State::Running,
+        State::Finished,
+        State::Cancelled,
+        State::Ended,
+        State::Failed,
+        State::Interrupted,
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            State::Running => "running",
+            State::Finished => "finished",
+            State::Cancelled => "cancelled",
+            State::Ended => "ended",
+            State::Failed => "failed",
+            State::Interrupted => "interrupted",
+        }
+    }
+}
+
+impl ToSql for State {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.as_str().into())
+    }
+}
+
+impl FromSql for State {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<State> {
+        let text = value.as_str()?;
+        let found = State::ALL.into_iter().find(|state| state.as_str() == text);
+        found.ok_or(FromSqlError::InvalidType)
+    }
+}
