@@ -47,3 +47,28 @@ pub(crate) fn public(app: Arc<App>) -> Router {
         .route("/sessions/{session}", delete(sessions::end_one))
         .route("/login", get(login::page).post(login::sign_in))
         .route("/token", post(login::token))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&app.identity.sessions),
+            identify,
+        ))
+        .layer(middleware::from_fn(answer::way_out))
+        .with_state(app)
+}
+
+async fn not_found() -> Refusal {
+    Refusal::new(
+        here!(),
+        Code::NotFound,
+        "there is nothing at this path; / lists what there is",
+    )
+}
+
+async fn method_not_allowed() -> Refusal {
+    Refusal::new(
+        here!(),
+        Code::MethodNotAllowed,
+        "this path does not take that method",
+    )
+}

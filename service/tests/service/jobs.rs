@@ -265,16 +265,6 @@ fn control_after_kill_9_the_row_alone_says_running() {
 }
 
 #[test]
-fn the_jobs_of_a_living_process_are_not_interrupted_by_a_second_one() {
-    let first = service(&[]);
-    let location = start(&first);
-    let second = on_the_data_of(&first);
-    assert_eq!(second.get(&location).json()["state"], "running");
-    let job = first.until_json(&location, |job| job["state"] != "running");
-    assert_eq!(job["state"], "finished");
-}
-
-#[test]
 fn a_job_that_the_shutdown_ended_says_so_afterwards() {
     let mut stopped = service(&["--job-drain", "20ms"]);
     let location = start(&stopped);
