@@ -48,6 +48,8 @@
 //! - [`Disconnect`](server::Disconnect) and [`DisconnectLayer`](server::DisconnectLayer): what becomes of a handler whose
 //!   client leaves, for the server or for a route.
 //! - [`Observer`](server::Observer): where the access log and the metrics hang; [`Statistics`](server::Statistics).
+//! - [`Inbound`](server::Inbound): what a request's headers hand down, the caller's deadline first, and from whom it is
+//!   taken. The formats, both ways, are in [`wire`].
 //! - `axum::Ctx` (feature `axum`): the context as an extractor. Without it: `request.extensions().get::<Context>()`,
 //!   and [`ConnInfo`](server::ConnInfo) and [`Peer`](server::Peer) beside it.
 //!
@@ -90,5 +92,6 @@
 #[cfg(feature = "axum")]
 pub mod axum;
 pub mod server;
+pub mod wire;
 
 pub use server::Server;

@@ -19,6 +19,7 @@ use super::accept::Accept;
 use super::body::RequestBody;
 use super::connection::Connection;
 use super::disconnect::Disconnect;
+use super::inbound::Inbound;
 use super::limits::Limits;
 use super::observe::{ConnInfo, ListenerInfo, Observer, StandIn};
 use super::peer::HalfClose;
@@ -51,6 +52,7 @@ pub struct Builder {
     disconnect: Disconnect,
     half_close: HalfClose,
     watch: bool,
+    inbound: Inbound,
     observer: Arc<dyn Observer>,
     tally: Arc<Tally>,
 }
@@ -72,6 +74,7 @@ impl Builder {
             disconnect: Disconnect::default(),
             half_close: HalfClose::default(),
             watch: true,
+            inbound: Inbound::default(),
             observer: Arc::new(()),
             tally: Arc::default(),
         }
@@ -182,6 +185,13 @@ impl Builder {
     /// [`Limits::read_ahead`] it is not.
     pub fn watch_sockets(mut self, watch: bool) -> Builder {
         self.watch = watch;
+        self
+    }
+
+    /// Sets what requests hand down in their headers; [`Inbound::default`] otherwise: anybody's deadline can shorten the
+    /// request limit, and nothing else is taken.
+    pub fn inbound(mut self, inbound: Inbound) -> Builder {
+        self.inbound = inbound;
         self
     }
 
@@ -312,6 +322,7 @@ impl Builder {
             disconnect: self.disconnect,
             half_close: self.half_close,
             watch: self.watch,
+            inbound: self.inbound,
             observer: self.observer,
             conn_context: self.conn_context,
             request_context: self.request_context,

@@ -140,13 +140,15 @@ impl Connection {
         &self.context
     }
 
-    /// A request's header is complete.
-    pub(super) fn request_began(&self) {
+    /// A request's header is complete. Answers since when it was being sent, as far as that is known: on HTTP/2 a header
+    /// is one moment.
+    pub(super) fn request_began(&self) -> Option<Duration> {
         let mut activity = self.activity();
         activity.in_flight += 1;
-        if !self.is_http2.load(Relaxed) {
-            activity.header_since = None;
+        if self.is_http2.load(Relaxed) {
+            return None;
         }
+        activity.header_since.take()
     }
 
     /// A request's answer is complete, or given up.

@@ -19,6 +19,7 @@ use http::{Method, Response, StatusCode, Uri, Version};
 use super::BoxError;
 use super::connection::Connection;
 use super::disconnect::Disconnect;
+use super::inbound::{Handed, Refusal};
 use super::observe::{Dropped, Finished, PanicReport, StandIn, WhyDropped, WhyStandIn, is_departure};
 use super::panic::{self, Panic};
 use super::peer::PeerState;
@@ -32,6 +33,8 @@ pub(super) struct Exchange {
     scope: CancelScope,
     /// The scope's, with the values that the program adds to it.
     context: Context,
+    /// Why the handler is not to begin, if what the caller asks for is not worth beginning.
+    refusal: Option<Refusal>,
     /// What the routes have decided. Written by layers before the handler starts, read when the client leaves.
     route: Mutex<Route>,
     method: Method,
@@ -65,23 +68,26 @@ struct Detached {
 }
 
 impl Exchange {
-    /// Begins an exchange: its context is derived from the connection's, with the request limit as deadline, and given
-    /// the values that the program adds to it.
+    /// Begins an exchange: its context is derived from the connection's, with the request limit or the caller's deadline,
+    /// and given the values that the caller hands down and those that the program adds.
     pub(super) fn begin(conn: Arc<Connection>, head: &Parts) -> Exchange {
         let server = conn.server();
-        let scope = conn
-            .context()
-            .with_timeout(server.limits.request)
-            .named("request")
-            .reason(Reason::Limit("request"));
+        let began = server.stopwatch.now();
+        let since = conn.request_began();
+        let waited = since.map_or(Duration::ZERO, |since| began.saturating_sub(since));
+        let Handed {
+            scope,
+            context,
+            refusal,
+        } = server.inbound.take(&conn, head, waited);
         let context = match &server.request_context {
-            Some(make) => make(scope.context(), head, conn.info()),
-            None => scope.context(),
+            Some(make) => make(context, head, conn.info()),
+            None => context,
         };
-        conn.request_began();
         Exchange {
             scope,
             context,
+            refusal,
             route: Mutex::new(Route {
                 mode: server.disconnect,
                 detached: Vec::new(),
@@ -89,7 +95,7 @@ impl Exchange {
             method: head.method.clone(),
             uri: head.uri.clone(),
             version: head.version,
-            began: server.stopwatch.now(),
+            began,
             status: AtomicU16::new(0),
             late: AtomicBool::new(false),
             bytes: AtomicU64::new(0),
@@ -109,6 +115,10 @@ impl Exchange {
 
     pub(super) fn context(&self) -> &Context {
         &self.context
+    }
+
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.refusal
     }
 
     pub(super) fn method(&self) -> &Method {

@@ -36,6 +36,7 @@ mod connection;
 mod disconnect;
 mod exchange;
 mod frames;
+mod inbound;
 mod limits;
 mod observe;
 mod panic;
@@ -50,6 +51,7 @@ mod wire;
 pub use body::RequestBody;
 pub use builder::{Builder, ServeError};
 pub use disconnect::{Disconnect, DisconnectLayer, DisconnectService};
+pub use inbound::{CallerDeadline, Inbound, Refusal, Trusted, Unreadable};
 pub use limits::Limits;
 pub use observe::{
     ConnInfo, Dropped, Finished, ListenerInfo, Observer, PanicReport, StandIn, WhyDropped, WhyStandIn,

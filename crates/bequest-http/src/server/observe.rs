@@ -11,6 +11,7 @@ use bequest::{Canceled, Context, Reason};
 use http::{Method, StatusCode, Uri, Version};
 
 use super::BoxError;
+use super::inbound::Refusal;
 use super::panic::Panic;
 
 /// What a program wants to hear from its server. Each method does nothing unless said otherwise.
@@ -149,6 +150,8 @@ pub enum WhyStandIn<'a> {
     /// The request's context ended, for another reason than that the client left, and the handler had not answered when
     /// the time to react to that was over.
     Ended(&'a Canceled),
+    /// The handler was not begun: what the caller asks for is not worth beginning.
+    Refused(Refusal),
 }
 
 /// A handler that was dropped before it had finished.
@@ -243,6 +246,7 @@ impl fmt::Display for WhyStandIn<'_> {
             WhyStandIn::Failed(_) => "the service failed",
             WhyStandIn::Ended(end) if end.is_timeout() => "the request took too long",
             WhyStandIn::Ended(_) => "the request was cancelled",
+            WhyStandIn::Refused(refusal) => return fmt::Display::fmt(refusal, f),
         })
     }
 }

@@ -66,7 +66,7 @@ pub(super) struct ConnectionService<S> {
 
 /// One handler being polled by its connection.
 pub(super) struct Exchanging<B: Send + 'static> {
-    /// `None` once it has finished or was handed on.
+    /// `None` once it has finished or was handed on, or if the request is refused.
     handler: Option<Handler<Result<Response<B>, BoxError>>>,
     /// Whether the handler was polled at all.
     begun: bool,
@@ -104,6 +104,14 @@ impl<S: App> hyper::service::Service<Request<Incoming>> for ConnectionService<S>
         let (mut parts, incoming) = request.into_parts();
         self.conn.glance();
         let exchange = Arc::new(Exchange::begin(self.conn.clone(), &parts));
+        if exchange.refusal().is_some() {
+            return Exchanging {
+                handler: None,
+                begun: false,
+                exchange,
+                overseer: None,
+            };
+        }
         let context = exchange.context().clone();
         let context = exchange
             .set_disconnect(exchange.disconnect(), &context)
@@ -136,6 +144,10 @@ where
                 return Poll::Ready(Err(Abandoned(end)));
             }
             this.begun = true;
+            if let Some(refusal) = this.exchange.refusal() {
+                let answer = this.answer_with(refusal.status(), WhyStandIn::Refused(refusal));
+                return Poll::Ready(Ok(answer));
+            }
         }
         let handler = this.handler.as_mut().expect("polled again after it was ready");
         match panic::catch(|| handler.as_mut().poll(cx)) {
@@ -235,6 +247,9 @@ impl<B: Send + 'static> Drop for Exchanging<B> {
     fn drop(&mut self) {
         // A handler that has not answered is dropped only when there is nobody to answer.
         let Some(handler) = self.handler.take() else {
+            if !self.begun {
+                self.exchange.finish(self.exchange.conn().departure());
+            }
             return;
         };
         self.overseer = None;

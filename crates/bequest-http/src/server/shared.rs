@@ -11,6 +11,7 @@ use bequest::Context;
 
 use super::builder::{ConnContext, MakeStandIn, RequestContext};
 use super::disconnect::Disconnect;
+use super::inbound::Inbound;
 use super::limits::Limits;
 use super::observe::Observer;
 use super::panic;
@@ -23,6 +24,7 @@ pub(super) struct Shared {
     pub(super) half_close: HalfClose,
     /// Whether sockets are watched.
     pub(super) watch: bool,
+    pub(super) inbound: Inbound,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) conn_context: Option<Arc<ConnContext>>,
     pub(super) request_context: Option<Arc<RequestContext>>,

@@ -12,6 +12,7 @@ mod extractor;
 mod go_http1;
 mod go_http2;
 mod half_close;
+mod inbound;
 mod limits;
 mod matrix;
 mod observe;

@@ -1,0 +1,253 @@
+//! `baggage`: its format, its caps, and who may send what.
+
+use bequest::{Codec, Context, Key};
+use bequest_http::wire::{Allow, Baggage, BaggageReading, MAX_BYTES, MAX_MEMBERS, Member, Outbound};
+use http::{HeaderMap, HeaderValue, Request};
+
+use super::random::Random;
+
+static TENANT: Key<u32> = Key::new("tenant").crossing(Codec {
+    encode: u32::to_string,
+    decode: |text| text.parse().ok(),
+    limit: 10,
+});
+
+static CITY: Key<String> = Key::new("city").crossing(Codec {
+    encode: String::clone,
+    decode: |text| Some(text.to_owned()),
+    limit: 64,
+});
+
+static PASSWORD: Key<String> = Key::new("password").sensitive().crossing(Codec {
+    encode: String::clone,
+    decode: |text| Some(text.to_owned()),
+    limit: 64,
+});
+
+fn read(lines: &[Vec<u8>]) -> BaggageReading {
+    Baggage::read(lines.iter().map(Vec::as_slice), |_| true)
+}
+
+fn keys(reading: &BaggageReading) -> Vec<&str> {
+    reading.baggage.members().iter().map(Member::key).collect()
+}
+
+#[test]
+fn is_read_to_the_letter() {
+    let one = |text: &str| read(&[text.as_bytes().to_vec()]);
+    let reading = one(" a = 1 ; p ; q = r , b=,a=2,\tC=x%20y");
+    assert_eq!(
+        keys(&reading),
+        ["a", "b", "a", "C"],
+        "order and duplicates stay, case matters"
+    );
+    let members = reading.baggage.members();
+    assert_eq!((members[0].raw(), &*members[0].value()), ("1 ; p ; q = r", "1"));
+    assert_eq!(&*members[3].value(), "x y");
+    for bad in [
+        "a",
+        "=1",
+        "a b=1",
+        "a=\"1\"",
+        "a=1 2",
+        "a=\\",
+        "a=é",
+        "a=1;",
+        "a=1;=2",
+        "a=1;p=q\"",
+        "(a)=1",
+    ] {
+        let reading = one(&format!("{bad},good=1"));
+        assert_eq!(keys(&reading), ["good"], "{bad}: that member alone is left out");
+    }
+}
+
+#[test]
+fn values_of_any_text_come_back() {
+    let mut random = Random::new();
+    for _ in 0..5_000 {
+        let bytes = random.bytes(40, "abc%,;=\\\"  \u{e9}취".as_bytes());
+        let text = String::from_utf8_lossy(&bytes);
+        let member = Member::new("k", &text).unwrap();
+        let mut baggage = Baggage::default();
+        assert!(baggage.push(member));
+        let header = baggage.to_header().unwrap();
+        let reading = read(&[header.as_bytes().to_vec()]);
+        assert_eq!(reading.baggage.members()[0].value(), text);
+    }
+    let value = |raw: &str| {
+        read(&[format!("k={raw}").into_bytes()]).baggage.members()[0]
+            .value()
+            .into_owned()
+    };
+    assert_eq!(
+        value("%ff%C3"),
+        "\u{fffd}\u{fffd}",
+        "what is no UTF-8 is replaced"
+    );
+    assert_eq!(value("%"), "%");
+    assert_eq!(value("100%zz%4"), "100%zz%4");
+}
+
+#[test]
+fn random_input_is_bounded_and_what_is_read_is_read_again() {
+    let mut random = Random::new();
+    let mut readable = 0;
+    for _ in 0..3_000 {
+        let lines: Vec<Vec<u8>> = (0..random.below(6))
+            .map(|_| random.bytes(4_000, b"abc=,;%20 =,="))
+            .collect();
+        let reading = read(&lines);
+        assert_bounded(&reading, &lines);
+        readable += reading.baggage.members().len();
+        if let Some(header) = reading.baggage.to_header() {
+            let again = read(&[header.as_bytes().to_vec()]);
+            assert_eq!(again.baggage, reading.baggage);
+            assert!(!again.is_cut);
+        }
+    }
+    assert!(readable > 1_000, "only {readable} of them meant anything");
+}
+
+fn assert_bounded(reading: &BaggageReading, lines: &[Vec<u8>]) {
+    assert!(reading.bytes_seen <= MAX_BYTES, "{} bytes", reading.bytes_seen);
+    assert!(
+        reading.members_seen <= MAX_MEMBERS,
+        "{} members",
+        reading.members_seen
+    );
+    let all: usize = lines.iter().map(Vec::len).sum();
+    let header = reading.baggage.to_header();
+    assert!(header.is_none_or(|header| header.len() <= MAX_BYTES.min(all)));
+}
+
+#[test]
+fn hostile_input_costs_no_more_than_the_caps() {
+    let many = |count: usize, member: &str| vec![member.as_bytes().to_vec(); count];
+    let attacks = [
+        (
+            "1 MiB in one member",
+            vec![[b"a=".to_vec(), vec![b'x'; 1 << 20]].concat()],
+        ),
+        (
+            "1 MiB of percent signs",
+            vec![[b"a=".to_vec(), b"%25".repeat(350_000)].concat()],
+        ),
+        (
+            "1 MiB of half escapes",
+            vec![[b"a=".to_vec(), b"%".repeat(1 << 20)].concat()],
+        ),
+        ("5 000 members", vec![b"a=1,".repeat(5_000)]),
+        ("5 000 empty members", vec![b",".repeat(5_000)]),
+        ("400 lines", many(400, "a=1")),
+        ("400 empty lines", many(400, "")),
+        (
+            "400 lines of 1 KiB",
+            vec![[b"a=".to_vec(), vec![b'x'; 1024]].concat(); 400],
+        ),
+        (
+            "properties without end",
+            vec![[b"a=1".to_vec(), b";p".repeat(1 << 19)].concat()],
+        ),
+        ("equals signs", vec![b"=".repeat(1 << 20)]),
+        ("no UTF-8", vec![vec![0xff; 1 << 20]]),
+    ];
+    for (name, lines) in attacks {
+        let mut asked = 0;
+        let reading = Baggage::read(lines.iter().map(Vec::as_slice), |_| {
+            asked += 1;
+            true
+        });
+        assert!(asked <= MAX_MEMBERS, "{name}: asked about {asked} members");
+        assert_bounded(&reading, &lines);
+        for member in reading.baggage.members() {
+            assert!(member.value().len() <= MAX_BYTES, "{name}");
+        }
+    }
+}
+
+#[test]
+fn control_without_the_caps_the_work_grows_with_the_attack() {
+    // The same count for the naive way, which splits and decodes whatever comes.
+    let attack = b"a=1,".repeat(5_000);
+    let members = attack
+        .split(|byte| *byte == b',')
+        .filter(|member| !member.is_empty());
+    let (seen, bytes) = members.fold((0, 0), |(seen, bytes), member| {
+        (seen + 1, bytes + member.len() + 1)
+    });
+    assert!(
+        seen > MAX_MEMBERS && bytes > MAX_BYTES,
+        "{seen} members, {bytes} bytes"
+    );
+}
+
+#[test]
+fn a_member_is_kept_whole_or_not_at_all() {
+    let full = MAX_BYTES - "b=1,".len();
+    let fits = [b"a=".to_vec(), vec![b'x'; full - 2]].concat();
+    let reading = read(&[fits.clone(), b"b=1".to_vec(), b"c=1".to_vec()]);
+    assert_eq!(keys(&reading), ["a", "b"]);
+    assert!(reading.is_cut, "c is beyond the cap");
+    let reading = read(&[[fits, b",b=12".to_vec()].concat()]);
+    assert_eq!(keys(&reading), ["a"], "half of b is nothing");
+    let reading = read(&vec![b"m=1".to_vec(); MAX_MEMBERS + 1]);
+    assert_eq!(reading.baggage.members().len(), MAX_MEMBERS);
+    assert!(reading.is_cut);
+
+    let mut baggage = Baggage::default();
+    assert!(baggage.push(Member::new("a", &"x".repeat(MAX_BYTES - 2)).unwrap()));
+    assert!(!baggage.push(Member::new("b", "1").unwrap()));
+    assert_eq!(baggage.to_header().unwrap().len(), MAX_BYTES);
+}
+
+#[test]
+fn nothing_crosses_that_is_not_listed() {
+    let mut headers = HeaderMap::new();
+    let line = "tenant=7,city=S%C3%A3o,password=x,colour=red;a=b,other=1,tenant=many";
+    headers.insert("baggage", HeaderValue::from_static(line));
+    let ctx = Allow::nothing().read(&headers, Context::background());
+    assert_eq!((ctx.value(&TENANT), Baggage::of(&ctx)), (None, None));
+
+    let inbound = Allow::nothing()
+        .key(&TENANT)
+        .key(&CITY)
+        .key(&PASSWORD)
+        .member("colour");
+    let ctx = inbound.read(&headers, Context::background());
+    assert_eq!(ctx.value(&TENANT), Some(&7), "what its codec refuses is left out");
+    assert_eq!(ctx.value(&CITY).map(String::as_str), Some("São"));
+    assert_eq!(
+        ctx.value(&PASSWORD),
+        None,
+        "a sensitive key crosses in neither direction"
+    );
+    assert_eq!(Baggage::of(&ctx).unwrap().to_header().unwrap(), "colour=red;a=b");
+
+    let ctx = ctx.with_value(&PASSWORD, "hush".to_owned());
+    let outbound = Outbound {
+        baggage: Allow::nothing().key(&PASSWORD),
+        baggage_to: vec![(
+            "friend.test:81".into(),
+            Allow::nothing().key(&CITY).member("colour"),
+        )],
+        ..Outbound::default()
+    };
+    let sent = |uri: &str| {
+        let (mut head, ()) = Request::get(uri).body(()).unwrap().into_parts();
+        outbound.apply(&ctx, &mut head).unwrap();
+        head.headers
+            .get("baggage")
+            .map(|sent| sent.to_str().unwrap().to_owned())
+    };
+    assert_eq!(
+        sent("http://friend.test:81/").as_deref(),
+        Some("city=S%C3%A3o,colour=red;a=b")
+    );
+    assert_eq!(
+        sent("http://friend.test/"),
+        None,
+        "another port is another destination"
+    );
+    assert_eq!(sent("http://stranger.test/"), None);
+}
