@@ -11,7 +11,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -32,19 +32,17 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(30))
     .with_interval(Duration::from_secs(10));
 
-/// A handle to one connection; clones share it.
+/// A handle to one connection; clones share it, and the last one closes it.
 #[derive(Clone)]
-pub(crate) struct Connection {
-    driver: MultiplexedConnection,
-    life: Arc<Life>,
-}
+pub(crate) struct Connection(Arc<Life>);
 
 struct Life {
+    driver: MultiplexedConnection,
     ended: Arc<AtomicBool>,
     task: AbortHandle,
-    /// Answers that came on this connection: a sign of life.
-    answers: AtomicU64,
-    /// Whether somebody is asking the server for one.
+    /// Whether new calls are to take another one.
+    retired: AtomicBool,
+    /// Whether somebody is asking the server for a sign of life.
     probed: AtomicBool,
 }
 
@@ -119,56 +117,55 @@ async fn set_up(settings: &RedisConnectionInfo, socket: impl Socket) -> RedisRes
         let _flag = flag;
         work.await;
     });
-    let life = Life {
+    Ok(Connection(Arc::new(Life {
+        driver,
         ended,
         task: task.abort_handle(),
-        answers: AtomicU64::new(0),
+        retired: AtomicBool::new(false),
         probed: AtomicBool::new(false),
-    };
-    Ok(Connection {
-        driver,
-        life: Arc::new(life),
-    })
+    })))
 }
 
 impl Connection {
     /// The driver's handle, for one request.
     pub(crate) fn driver(&self) -> MultiplexedConnection {
-        self.driver.clone()
+        self.0.driver.clone()
     }
 
     /// Whether the connection is over.
     pub(crate) fn is_ended(&self) -> bool {
         // Acquire: pairs with the Release of `EndFlag`; the flag says all, there is nothing else to be seen by it.
-        self.life.ended.load(Ordering::Acquire)
+        self.0.ended.load(Ordering::Acquire)
     }
 
     /// Closes the socket, whatever is unanswered.
     pub(crate) fn close(&self) {
-        self.life.ended.store(true, Ordering::Release);
-        self.life.task.abort();
+        self.0.ended.store(true, Ordering::Release);
+        self.0.task.abort();
     }
 
     pub(crate) fn is_same(&self, other: &Connection) -> bool {
-        Arc::ptr_eq(&self.life, &other.life)
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// How many answers have come. Relaxed, as is the count: it is compared with itself only.
-    pub(crate) fn answers(&self) -> u64 {
-        self.life.answers.load(Ordering::Relaxed)
+    /// Whether new calls may use it.
+    pub(crate) fn is_current(&self) -> bool {
+        !self.is_ended() && !self.0.retired.load(Ordering::Acquire)
     }
 
-    pub(crate) fn answered(&self) {
-        self.life.answers.fetch_add(1, Ordering::Relaxed);
+    /// From here on no new call is to use it; those that do go on.
+    pub(crate) fn retire(&self) {
+        // Release: pairs with the Acquire in `is_current`; the handles of the connection are cleared away after it.
+        self.0.retired.store(true, Ordering::Release);
     }
 
     /// Whether the caller is the one to ask the server for a sign of life; it says when it has done.
     pub(crate) fn begin_probe(&self) -> bool {
-        !self.life.probed.swap(true, Ordering::AcqRel)
+        !self.0.probed.swap(true, Ordering::AcqRel)
     }
 
     pub(crate) fn end_probe(&self) {
-        self.life.probed.store(false, Ordering::Release);
+        self.0.probed.store(false, Ordering::Release);
     }
 }
 
@@ -191,7 +188,7 @@ impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
             .field("ended", &self.is_ended())
-            .field("answers", &self.answers())
+            .field("is_current", &self.is_current())
             .finish_non_exhaustive()
     }
 }

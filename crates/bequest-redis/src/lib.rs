@@ -67,9 +67,9 @@
 //!
 //! A lost connection is replaced by the next call that needs one, within its budget: it tries again after 10 ms, then
 //! ever later up to half a second, until the context ends or [`Options::connect_limit`] has passed. A command that was
-//! sent is never sent again by itself. If a call has given up and nothing has been answered on its connection since it was
-//! sent, the server is asked for a sign of life; without one within a second the next call connects anew. Who waits
-//! without a deadline waits for as long as the system keeps the connection up.
+//! sent is never sent again by itself. When a call has given up, the server is asked for a sign of life (one `PING` at
+//! a time, however many give up); without one within a second the next call connects anew. Who waits on the silent one
+//! without a deadline waits for as long as the system keeps it up.
 //!
 //! The driver's own time limits (it answers after 500 ms, and lets a `BLPOP` swallow a job behind its back) are
 //! switched off: the context's are the only ones.
@@ -80,6 +80,7 @@
 //! fractions of seconds.
 
 mod blocking;
+mod cache;
 mod client;
 mod command;
 mod connection;
@@ -89,6 +90,7 @@ mod pubsub;
 mod retry;
 mod shared;
 mod statistics;
+mod stripes;
 
 pub use client::Client;
 pub use error::{Error, Step};

@@ -9,6 +9,8 @@
 //! 2. A connection being made belongs to nobody: who asked for it may leave, and it is kept for the next.
 //! 3. A command is sent once. If its connection fails, the error says so, and whether it is in doubt.
 //! 4. No lock is held across an await.
+//! 5. Handles to a connection that was retired are in no stripe: it is retired first, then the stripes are cleared, and
+//!    a handle that comes back looks under the stripe's lock.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,16 +18,19 @@ use std::time::Duration;
 use bequest::Context;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ConnectionInfo, Pipeline, RedisResult, ScriptInvocation, Value};
-use tokio::runtime::Handle;
+use tokio::runtime;
 use tokio::sync::watch;
 
 use crate::connection::{Connection, connect};
 use crate::error::{Error, Step, is_of_connection};
 use crate::retry::{delay, until_connected};
 use crate::statistics::Counters;
+use crate::stripes::Stripes;
 
 /// How long a silent connection may take for the sign of life that it is asked for.
 const PROBE: Duration = Duration::from_secs(1);
+/// How many handles a stripe keeps at most.
+const HANDLES: usize = 64;
 
 /// What can be sent.
 pub(crate) enum Request<'a> {
@@ -40,6 +45,15 @@ pub(crate) struct Shared {
     connect_limit: Duration,
     counters: Arc<Counters>,
     slot: Mutex<Slot>,
+    /// Handles to the open connection that nobody uses at the moment. To clone one costs more than to find one here.
+    handles: Stripes<Mutex<Vec<Handle>>>,
+}
+
+/// One caller's way to the connection.
+#[derive(Debug)]
+struct Handle {
+    connection: Connection,
+    driver: MultiplexedConnection,
 }
 
 /// Guarded by its lock.
@@ -56,11 +70,11 @@ type Making = watch::Receiver<Option<RedisResult<Connection>>>;
 
 impl Request<'_> {
     /// Sends it and waits for the reply; a reply that is an error is one.
-    pub(crate) async fn send(&self, mut driver: MultiplexedConnection) -> RedisResult<Value> {
+    pub(crate) async fn send(&self, driver: &mut MultiplexedConnection) -> RedisResult<Value> {
         match self {
             Request::Command(cmd) => driver.send_packed_command(cmd).await?.extract_error(),
-            Request::Pipeline(pipeline) => pipeline.query_async(&mut driver).await,
-            Request::Script(script) => script.invoke_async(&mut driver).await,
+            Request::Pipeline(pipeline) => pipeline.query_async(driver).await,
+            Request::Script(script) => script.invoke_async(driver).await,
         }
     }
 }
@@ -72,6 +86,7 @@ impl Shared {
             connect_limit,
             counters,
             slot: Mutex::default(),
+            handles: Stripes::default(),
         }
     }
 
@@ -79,19 +94,19 @@ impl Shared {
     pub(crate) async fn run(self: &Arc<Self>, ctx: &Context, request: Request<'_>) -> Result<Value, Error> {
         ctx.check()
             .map_err(|end| Error::canceled_at(Step::Waiting, end))?;
-        let connection = match self.open() {
-            Some(connection) => connection,
-            None => self.connected(ctx).await?,
+        let handle = match self.handle() {
+            Some(handle) => handle,
+            None => Handle::to(self.connected(ctx).await?),
         };
-        let flight = Flight::begin(self, connection);
-        match ctx.run(request.send(flight.connection.driver())).await {
+        let mut flight = Flight::begin(self, handle);
+        match ctx.run(request.send(flight.driver())).await {
             Ok(Ok(value)) => {
                 flight.answered();
                 Ok(value)
             }
             Ok(Err(error)) => {
                 if is_of_connection(&error) {
-                    self.forget(&flight.connection);
+                    self.forget(flight.connection());
                 }
                 flight.answered();
                 Err(Error::running(error))
@@ -104,6 +119,26 @@ impl Shared {
         self.open().is_some()
     }
 
+    /// A handle to the connection, if there is one.
+    fn handle(&self) -> Option<Handle> {
+        loop {
+            let Some(handle) = lock(self.handles.mine()).pop() else {
+                return self.open().map(Handle::to);
+            };
+            if handle.connection.is_current() {
+                return Some(handle);
+            }
+        }
+    }
+
+    /// Keeps a handle for the next call.
+    fn keep(&self, handle: Handle) {
+        let mut handles = lock(self.handles.mine());
+        if handles.len() < HANDLES && handle.connection.is_current() {
+            handles.push(handle);
+        }
+    }
+
     async fn connected(self: &Arc<Self>, ctx: &Context) -> Result<Connection, Error> {
         until_connected(ctx, self.connect_limit, |_| self.join()).await
     }
@@ -111,7 +146,7 @@ impl Shared {
     /// The connection, if there is one.
     fn open(&self) -> Option<Connection> {
         let open = self.slot().open.clone();
-        open.filter(|connection| !connection.is_ended())
+        open.filter(Connection::is_current)
     }
 
     /// The result of the try that is under way, or of one begun now.
@@ -119,7 +154,7 @@ impl Shared {
         let mut making = {
             let mut slot = self.slot();
             match (&slot.open, &slot.making) {
-                (Some(connection), _) if !connection.is_ended() => return Ok(connection.clone()),
+                (Some(connection), _) if connection.is_current() => return Ok(connection.clone()),
                 (_, Some(making)) => making.clone(),
                 (_, None) => self.make(&mut slot),
             }
@@ -171,12 +206,18 @@ impl Shared {
         if is_there {
             slot.open = None;
         }
+        drop(slot);
+        connection.retire();
+        for handles in self.handles.all() {
+            lock(handles).retain(|handle| !handle.connection.is_same(connection));
+        }
         is_there
     }
 
-    /// Asks a connection, on which somebody waited in vain, for a sign of life, and replaces it if there is none.
+    /// Asks a connection, on which somebody waited in vain, for a sign of life, and replaces it if there is none. It is
+    /// asked once at a time, however many give up.
     fn suspect(self: &Arc<Self>, connection: &Connection) {
-        let Ok(runtime) = Handle::try_current() else {
+        let Ok(runtime) = runtime::Handle::try_current() else {
             return;
         };
         if connection.is_ended() || !connection.begin_probe() {
@@ -184,15 +225,14 @@ impl Shared {
         }
         let (shared, connection) = (Arc::clone(self), connection.clone());
         runtime.spawn(async move {
-            let before = connection.answers();
             let ping = redis::cmd("PING");
             let question = Request::Command(&ping);
-            let asked = question.send(connection.driver());
+            let mut driver = connection.driver();
+            let asked = question.send(&mut driver);
             let is_alive = match tokio::time::timeout(PROBE, asked).await {
                 Ok(Ok(_)) => true,
                 Ok(Err(error)) => !is_of_connection(&error),
-                // Others were answered meanwhile: it is slow, not dead.
-                Err(_) => connection.answers() != before,
+                Err(_) => false,
             };
             if !is_alive && shared.forget(&connection) {
                 shared.counters.replaced.add();
@@ -202,8 +242,21 @@ impl Shared {
     }
 
     fn slot(&self) -> MutexGuard<'_, Slot> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.slot)
     }
+}
+
+impl Handle {
+    fn to(connection: Connection) -> Handle {
+        Handle {
+            driver: connection.driver(),
+            connection,
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Clears the place of the try that has ended, however it did.
@@ -218,37 +271,42 @@ impl Drop for Unmade {
 /// A request on its way. Dropped before it is answered, it was given up.
 struct Flight<'a> {
     shared: &'a Arc<Shared>,
-    connection: Connection,
-    answers_before: u64,
+    /// `None` only while dropping.
+    handle: Option<Handle>,
     is_answered: bool,
 }
 
 impl<'a> Flight<'a> {
-    fn begin(shared: &'a Arc<Shared>, connection: Connection) -> Flight<'a> {
+    fn begin(shared: &'a Arc<Shared>, handle: Handle) -> Flight<'a> {
         shared.counters.sent.add();
         Flight {
             shared,
-            answers_before: connection.answers(),
-            connection,
+            handle: Some(handle),
             is_answered: false,
         }
     }
 
+    fn connection(&self) -> &Connection {
+        &self.handle.as_ref().expect("not dropped yet").connection
+    }
+
+    fn driver(&mut self) -> &mut MultiplexedConnection {
+        &mut self.handle.as_mut().expect("not dropped yet").driver
+    }
+
     fn answered(mut self) {
-        self.connection.answered();
         self.is_answered = true;
     }
 }
 
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
-        if self.is_answered {
-            return;
+        let Some(handle) = self.handle.take() else { return };
+        if !self.is_answered {
+            self.shared.counters.given_up.add();
+            self.shared.suspect(&handle.connection);
         }
-        self.shared.counters.given_up.add();
-        // As long as others are answered there is no need to ask.
-        if self.connection.answers() == self.answers_before {
-            self.shared.suspect(&self.connection);
-        }
+        // The driver reads what was given up by itself; the handle is free.
+        self.shared.keep(handle);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::stripes::StripedCounter;
+
 /// What a [`Client`](crate::Client) is doing and has done, from [`Client::statistics`](crate::Client::statistics).
 ///
 /// Each number is exact; they are read one after the other, so while calls run they need not fit together.
@@ -48,7 +50,7 @@ pub struct Blocking {
 /// Where the numbers are counted. Every one is only ever added to, and read for people: Relaxed throughout.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    pub(crate) sent: Counter,
+    pub(crate) sent: StripedCounter,
     pub(crate) given_up: Counter,
     pub(crate) connected: Counter,
     pub(crate) connect_failed: Counter,

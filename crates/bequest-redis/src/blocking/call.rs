@@ -201,10 +201,10 @@ impl Work {
     }
 
     async fn send(&self, lease: &Lease) -> RedisResult<Value> {
-        let driver = lease.seat.connection.driver();
+        let mut driver = lease.seat.connection.driver();
         match self {
-            Work::Command(cmd, _) => Request::Command(cmd).send(driver).await,
-            Work::Pipeline(pipeline) => Request::Pipeline(pipeline).send(driver).await,
+            Work::Command(cmd, _) => Request::Command(cmd).send(&mut driver).await,
+            Work::Pipeline(pipeline) => Request::Pipeline(pipeline).send(&mut driver).await,
         }
     }
 

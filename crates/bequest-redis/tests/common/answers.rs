@@ -67,7 +67,7 @@ where
                         answer
                     }
                     _ => {
-                        let around = 2 * tally.latency.load(Ordering::Relaxed) + 1;
+                        let around = tally.latency.load(Ordering::Relaxed) * 5 / 4 + 1;
                         let limit = Duration::from_nanos(random.below(around));
                         let request = Context::background().with_timeout(limit);
                         ask(request.context(), user).await
