@@ -47,10 +47,17 @@ const README: LeftOut = LeftOut {
     run: "cargo test -p bequest-service --test readme, once they are",
 };
 
+const JQ: LeftOut = LeftOut {
+    what: "a second reader of the 100 000 error lines",
+    why: "jq is not installed",
+    run: "cargo test -p bequest-service --bin bequest log::tests::random, once it is",
+};
+
 fn main() {
     let readme = (!is_installed("curl") || !is_installed("bash")).then_some(README);
+    let jq = (!is_installed("jq")).then_some(JQ);
     println!("\nleft out by a bare `cargo test` (ci/test.sh runs all but the figures):");
-    for LeftOut { what, why, run } in ALWAYS.iter().chain(&readme) {
+    for LeftOut { what, why, run } in ALWAYS.iter().chain(&readme).chain(&jq) {
         println!("  {what}: {why}\n      {run}");
     }
     println!();

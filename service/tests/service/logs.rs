@@ -251,3 +251,40 @@ fn a_log_that_cannot_be_opened_refuses_to_start() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("/nowhere/error.log"), "{text}");
 }
+
+/// What the documentation tells an index of an error line is what stands in one.
+#[test]
+fn the_index_knows_every_key_of_an_error_line() {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/elasticsearch.md")).unwrap();
+    let blocks = page
+        .split("```json\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap());
+    let blocks: Vec<Value> = blocks.map(parsed).collect();
+    let example = blocks
+        .iter()
+        .find(|block| block["Date"].is_string())
+        .expect("an example");
+    let template = blocks
+        .iter()
+        .find(|block| block["template"].is_object())
+        .expect("a template");
+    let known = &template["template"]["mappings"]["properties"];
+    let service = service(&[]);
+    service.get("/nowhere");
+    let line = service.error_line("/nowhere");
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&line), keys(example), "the example is out of date");
+    for key in keys(&line) {
+        assert!(known[&key].is_object(), "the index does not know {key}");
+    }
+    for key in keys(&example["Item"])
+        .into_iter()
+        .chain(["Gender".into(), "Age".into()])
+    {
+        assert!(
+            known["Item"]["properties"][&key].is_object(),
+            "the index does not know Item.{key}"
+        );
+    }
+}

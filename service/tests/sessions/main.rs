@@ -5,6 +5,7 @@
 
 mod issuer;
 mod killed;
+mod logged;
 mod login;
 mod mine;
 mod tokens;

@@ -1,0 +1,58 @@
+//! What the logs say of a session, and what they never say.
+
+use serde_json::json;
+
+use crate::{SESSION, ask, service, session};
+
+#[test]
+fn an_error_line_says_whose_request_it_was_and_never_the_id() {
+    let service = service(&[]);
+    let id = session(&service, "ann");
+    ask(&service, "GET", "/nowhere", &[(SESSION, &id)]);
+    let item = &service.error_line("/nowhere")["Item"];
+    assert_eq!(item["UserID"], "ann");
+    assert!(item["LoginTime"].as_str().unwrap().ends_with('Z'), "{item}");
+    let digest = item["Session"].as_str().unwrap();
+    assert_eq!(digest.len(), 8, "a piece of its hash");
+    assert_eq!(
+        (&item["Gender"], &item["Age"]),
+        (&json!(null), &json!(null)),
+        "nobody asked for them"
+    );
+    assert!(!service.logged().contains(&id), "the id itself is in no line");
+}
+
+#[test]
+fn gender_and_age_are_logged_when_asked_for() {
+    let service = service(&["--log-personal"]);
+    let id = session(&service, "ann");
+    ask(&service, "GET", "/nowhere", &[(SESSION, &id)]);
+    let item = service.error_line("/nowhere")["Item"].clone();
+    let keys: Vec<_> = item.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(keys, ["Session", "UserID", "LoginTime", "Gender", "Age"]);
+}
+
+#[test]
+fn a_session_that_nobody_has_is_an_empty_record() {
+    let service = service(&[]);
+    let made_up = "A".repeat(43);
+    ask(&service, "GET", "/me", &[(SESSION, &made_up)]);
+    let line = service.error_line("/me");
+    assert_eq!((&line["StatusCode"], &line["Item"]), (&json!(403), &json!({})));
+}
+
+#[test]
+fn a_job_keeps_the_session_of_its_request() {
+    let service = service(&[]);
+    let id = session(&service, "ann");
+    let answer = ask(&service, "POST", "/jobs", &[(SESSION, &id)]);
+    let location = answer.header("location").unwrap().to_string();
+    ask(&service, "DELETE", "/sessions/current", &[(SESSION, &id)]);
+    ask(&service, "DELETE", &location, &[]);
+    assert_eq!(
+        service.get(&location).json()["user"],
+        "ann",
+        "though the session has ended"
+    );
+    assert_eq!(service.event("a job has not finished")["details"]["user"], "ann");
+}
