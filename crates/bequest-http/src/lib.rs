@@ -69,6 +69,10 @@
 //! - *Elsewhere than on Linux and Android*, a departure behind more unread bytes than are read ahead is not noticed.
 //! - *Behind a proxy*, the client is the proxy.
 //!
+//! - *A peer that falls silent* is noticed after [`Limits::unreachable`](server::Limits::unreachable): by PING on HTTP/2; on
+//!   HTTP/1 by the system's own means (keepalive, and on Linux the time that bytes stay unacknowledged), which ask the next
+//!   machine and not the process behind it.
+//!
 //! What is not noticed so ends with the request limit. Connections can not be upgraded.
 //!
 //! # Differences

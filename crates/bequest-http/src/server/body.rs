@@ -20,6 +20,7 @@ use pin_project_lite::pin_project;
 
 use super::BoxError;
 use super::exchange::Exchange;
+use super::pace::Pace;
 use super::panic;
 use super::service::{Verdict, oversee};
 
@@ -35,6 +36,7 @@ use super::service::{Verdict, oversee};
 pub struct RequestBody {
     incoming: Incoming,
     exchange: Held,
+    pace: Pace,
 }
 
 pin_project! {
@@ -77,7 +79,17 @@ impl RequestBody {
         RequestBody {
             incoming,
             exchange: Held(exchange),
+            pace: Pace::default(),
         }
+    }
+}
+
+impl RequestBody {
+    /// Ends the context with this limit, and makes an error of that.
+    fn too_slow(&self, limit: &'static str) -> BoxError {
+        let exchange = &self.exchange.0;
+        exchange.tell(Reason::Limit(limit));
+        exchange.context().err().map_or_else(|| limit.into(), Into::into)
     }
 }
 
@@ -89,7 +101,21 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut TaskContext<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        let this = &mut *self;
+        let server = this.exchange.0.server();
+        let frame = match Pin::new(&mut this.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                std::task::ready!(this.pace.poll_idle(cx, &this.exchange.0));
+                return Poll::Ready(Some(Err(this.too_slow("body idle"))));
+            }
+        };
+        let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+        if let Some(bytes) = bytes {
+            if !this.pace.came(bytes.len(), server) {
+                return Poll::Ready(Some(Err(this.too_slow("body rate"))));
+            }
+        }
         Poll::Ready(frame.map(|frame| {
             frame.map_err(|error| {
                 if let Some(reason) = departure(&error, &self.exchange.0) {
@@ -154,6 +180,7 @@ where
         cx: &mut TaskContext<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.project();
+        this.watch.exchange.hands_out(false);
         let body = match this.inner.project() {
             InnerProj::Service { body } => body,
             InnerProj::Server { text } => {
@@ -220,6 +247,7 @@ impl Watch {
             self.complete = true;
             return;
         };
+        self.exchange.hands_out(true);
         if let Some(data) = frame.data_ref() {
             self.sent += data.len() as u64;
             self.exchange.sent(data.len() as u64);

@@ -27,7 +27,7 @@ use super::service::App;
 use super::shared::{Shared, Stopwatch};
 use super::shutdown::{Stages, Summary};
 use super::statistics::{Statistics, Tally};
-use super::{BoxError, accept, panic};
+use super::{BoxError, accept, panic, silence};
 
 /// Makes the context of a server.
 type BaseContext = dyn FnOnce(Context, &ListenerInfo) -> Context + Send;
@@ -333,7 +333,7 @@ impl Builder {
             draining: stages.draining.context(),
             dropping: stages.dropping.context(),
             stopwatch: Stopwatch::start(&clock),
-            clock,
+            clock: Arc::new(clock),
         };
         (Arc::new(server), stages)
     }
@@ -394,7 +394,7 @@ fn start_connection<S: App>(
     let Ok(local_addr) = stream.local_addr() else {
         return;
     };
-    if stream.set_nodelay(true).is_err() {
+    if silence::tune(&stream, &server.limits).is_err() {
         return;
     }
     let (task, live) = (server.tally.task(), server.tally.connections.raise());

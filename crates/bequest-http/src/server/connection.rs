@@ -4,16 +4,15 @@
 //!
 //! 1. The connection's context ends with its reason before hyper's future is dropped, so that whatever a handler sees of
 //!    that drop it can explain.
-//! 2. While nothing is in flight exactly one limit runs: first byte, header or idle. While something is in flight none
-//!    does; the requests have their own.
+//! 2. While nothing is in flight exactly one limit runs: first byte, header or idle. While something is in flight none of
+//!    these does; the requests have their own. The limit on stalled writes runs whenever a write waits.
 //! 3. Limits are looked at by a slow tick, not by a timer for each request. The tick is no longer than the shortest of
 //!    them, and when it finds less time gone than the limit it sleeps for the exact rest, so none is ever late.
 
 use std::fmt;
-use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bequest::{CancelScope, Context, Reason};
@@ -26,12 +25,15 @@ use tokio::sync::Notify;
 
 use super::attend::Attendant;
 use super::disconnect::Disconnect;
+use super::exchange::Exchange;
 use super::observe::ConnInfo;
 use super::peer::{HalfClose, PeerState, Presence};
 use super::service::{App, ConnectionService};
 use super::shared::Shared;
+use super::silence;
 use super::socket::{Lookout, Socket};
 use super::statistics::{Gauge, Raised};
+use super::streams::Streams;
 use super::wire::{self, Protocol, Wire};
 
 /// The most that HTTP/1 buffers of what a client sent, and so the largest header.
@@ -52,6 +54,10 @@ pub(super) struct Connection {
     lookout: OnceLock<Lookout>,
     /// Written once, before the first request.
     is_http2: AtomicBool,
+    /// Whether the client has sent anything since this was last asked.
+    heard: AtomicBool,
+    /// The exchange that was begun last, until its stream is started. HTTP/2 only.
+    beginning: Mutex<Option<Weak<Exchange>>>,
     /// Told when nothing can be answered any more.
     departed: Notify,
     /// Handlers of this connection that run on without it, or in it in their grace.
@@ -69,6 +75,8 @@ struct Activity {
     idle_since: Duration,
     /// When the client was seen to leave.
     departed: Option<Duration>,
+    /// Since when it takes nothing of what is written to it.
+    stalled_since: Option<Duration>,
 }
 
 /// A handler's place under the caps of lingering; its drop gives the place back.
@@ -109,10 +117,13 @@ impl Connection {
                 header_since: None,
                 idle_since,
                 departed: None,
+                stalled_since: None,
             }),
             peer: Arc::default(),
             lookout: OnceLock::new(),
             is_http2: AtomicBool::new(false),
+            heard: AtomicBool::new(false),
+            beginning: Mutex::default(),
             departed: Notify::new(),
             lingering: Gauge::default(),
             server,
@@ -167,12 +178,40 @@ impl Connection {
 
     /// The client sent something; `owes_more` if that leaves it in the middle of a header.
     pub(super) fn saw_bytes(&self, owes_more: bool) {
+        self.heard.store(true, Relaxed);
         let mut activity = self.activity();
         if !owes_more {
             activity.header_since = None;
         } else if activity.header_since.is_none() {
             activity.header_since = Some(self.server.stopwatch.now());
         }
+    }
+
+    /// The client has taken some of what is written to it, or has not.
+    pub(super) fn wrote(&self, taken: bool) {
+        let mut activity = self.activity();
+        match (taken, activity.stalled_since) {
+            (true, Some(_)) => activity.stalled_since = None,
+            (false, None) => activity.stalled_since = Some(self.server.stopwatch.now()),
+            _ => {}
+        }
+    }
+
+    /// Whether the client has sent anything since this was last asked.
+    pub(super) fn take_heard(&self) -> bool {
+        self.heard.swap(false, Relaxed)
+    }
+
+    /// The next stream to be started is this exchange's.
+    pub(super) fn starts(&self, exchange: &Arc<Exchange>) {
+        if self.is_http2.load(Relaxed) {
+            *self.beginning() = Some(Arc::downgrade(exchange));
+        }
+    }
+
+    /// The exchange whose stream is being started.
+    pub(super) fn take_started(&self) -> Option<Weak<Exchange>> {
+        self.beginning().take()
     }
 
     /// Whether a request is being served.
@@ -270,7 +309,11 @@ impl Connection {
             }
             Protocol::Http2 => {
                 self.is_http2.store(true, Relaxed);
-                let builder = http2::Builder::new(Streams(self.clone()));
+                let mut builder = http2::Builder::new(Streams::new(self.clone()));
+                builder.timer(silence::Timer(self.server.clock.clone()));
+                builder.keep_alive_interval(silence::ping_interval(&self.server.limits));
+                // The answer is for `silence` to judge.
+                builder.keep_alive_timeout(silence::LONGEST);
                 let http = builder.serve_connection(TokioIo::new(wire), service);
                 self.drive(pin!(http), attendant).await;
             }
@@ -317,19 +360,19 @@ impl Connection {
         let over = tokio::select! {
             biased;
             result = attendant.attend(http.as_mut()) => Some(Over::Finished(result)),
-            () = self.departed.notified() => Some(Over::Departed),
+            () = self.departure_seen() => Some(Over::Departed),
             limit = self.limit_passed(limits.idle) => Some(Over::Limit(limit)),
             _ = self.server.draining.done() => None,
         };
         let over = match over {
-            Some(over @ (Over::Finished(_) | Over::Departed | Over::Limit("header"))) => over,
+            Some(over @ (Over::Finished(_) | Over::Departed | Over::Limit("header" | "write stall"))) => over,
             orderly => {
                 http.as_mut().graceful_shutdown();
                 self.restart_idle();
                 let last = tokio::select! {
                     biased;
                     result = attendant.attend(http.as_mut()) => Over::Finished(result),
-                    () = self.departed.notified() => Over::Departed,
+                    () = self.departure_seen() => Over::Departed,
                     limit = self.limit_passed(limits.drain_grace) => Over::Limit(limit),
                 };
                 orderly.unwrap_or(last)
@@ -351,34 +394,55 @@ impl Connection {
         }
     }
 
+    /// Waits until nothing can be answered any more.
+    async fn departure_seen(&self) {
+        let silent = async {
+            match self.is_http2.load(Relaxed) {
+                true => silence::silence(self).await,
+                false => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.departed.notified() => {}
+            () = silent => self.saw(PeerState::Unreachable),
+        }
+    }
+
     /// Waits until a limit of invariant 2 has passed, and says which.
     async fn limit_passed(&self, idle: Duration) -> &'static str {
-        let header = self.server.limits.header;
-        let tick = header.min(idle);
+        let (header, write_stall) = (self.server.limits.header, self.server.limits.write_stall);
+        let tick = header.min(idle).min(write_stall);
         loop {
             let now = self.server.stopwatch.now();
-            let running = {
+            let rest_of = |limit: Duration, since: Duration| limit.saturating_sub(now.saturating_sub(since));
+            let nearest = {
                 let activity = self.activity();
-                match (activity.in_flight, activity.header_since) {
-                    (0, Some(since)) => Some(("header", header, since)),
-                    (0, None) => Some(("idle", idle, activity.idle_since)),
+                let waiting = match (activity.in_flight, activity.header_since) {
+                    (0, Some(since)) => Some((rest_of(header, since), "header")),
+                    (0, None) => Some((rest_of(idle, activity.idle_since), "idle")),
                     _ => None,
+                };
+                let stalled = activity.stalled_since;
+                let stalled = stalled.map(|since| (rest_of(write_stall, since), "write stall"));
+                waiting.into_iter().chain(stalled).min()
+            };
+            match nearest {
+                Some((Duration::ZERO, name)) => return name,
+                nearest => {
+                    let rest = nearest.map_or(tick, |(rest, _)| rest);
+                    self.server.pause(rest.min(tick)).await;
                 }
-            };
-            let rest = match running {
-                Some((name, limit, since)) => match limit.checked_sub(now.saturating_sub(since)) {
-                    None | Some(Duration::ZERO) => return name,
-                    Some(rest) => rest,
-                },
-                None => tick,
-            };
-            self.server.pause(rest.min(tick)).await;
+            }
         }
     }
 
     fn restart_idle(&self) {
         let now = self.server.stopwatch.now();
         self.activity().idle_since = now;
+    }
+
+    fn beginning(&self) -> MutexGuard<'_, Option<Weak<Exchange>>> {
+        self.beginning.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn activity(&self) -> MutexGuard<'_, Activity> {
@@ -403,25 +467,5 @@ impl Drop for Closing {
             conn.server
                 .observe(|observer| observer.connection_closed(&conn.info, &end));
         }
-    }
-}
-
-/// Runs the streams of one HTTP/2 connection, each as a task, so that the processors can share them.
-#[derive(Clone)]
-struct Streams(Arc<Connection>);
-
-impl<F> hyper::rt::Executor<F> for Streams
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, stream: F) {
-        let conn = self.0.clone();
-        let task = conn.server.tally.task();
-        // Not joined: the task guard is what shutdown waits for.
-        drop(conn.server.runtime.clone().spawn(async move {
-            // An end by the last step of the shutdown drops the stream, which says so itself.
-            let _ = conn.server.dropping.run(stream).await;
-            drop(task);
-        }));
     }
 }

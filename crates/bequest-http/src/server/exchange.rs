@@ -46,6 +46,11 @@ pub(super) struct Exchange {
     status: AtomicU16,
     /// Whether the client had left when the status was written.
     late: AtomicBool,
+    /// Whether the connection has been given a frame of the response and not come back for the next one. Written by the
+    /// response body only.
+    untaken: AtomicBool,
+    /// How many frames the connection has been given. Written by the response body only.
+    frames: AtomicU64,
     /// Bytes of body handed to the connection. Written by the response body only.
     bytes: AtomicU64,
     /// Whether the handler goes on after the exchange is over; its detached context then does too.
@@ -98,6 +103,8 @@ impl Exchange {
             began,
             status: AtomicU16::new(0),
             late: AtomicBool::new(false),
+            untaken: AtomicBool::new(false),
+            frames: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             lingers: AtomicBool::new(false),
             live: Mutex::new(Some(server.tally.requests.raise())),
@@ -181,6 +188,19 @@ impl Exchange {
     /// Records bytes of body that go to the client.
     pub(super) fn sent(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// The connection has come for the next frame of the response, or has been given one.
+    pub(super) fn hands_out(&self, given: bool) {
+        self.untaken.store(given, Relaxed);
+        if given {
+            self.frames.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// The number of the frame on which the connection sits, if it sits on one.
+    pub(super) fn untaken(&self) -> Option<u64> {
+        self.untaken.load(Relaxed).then(|| self.frames.load(Relaxed))
     }
 
     /// Ends the request's context, and the exchange goes on: the handler may still answer or tidy up.

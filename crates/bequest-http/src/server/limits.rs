@@ -29,6 +29,19 @@ pub struct Limits {
     /// From the end of a request's header to the end of its response body: the deadline of the request's context.
     /// Default 30 s. Reason `Limit("request")`.
     pub request: Duration,
+    /// How long a handler may wait for the next piece of its request's body. Default 10 s. Reason `Limit("body idle")`;
+    /// answered with 408.
+    pub body_idle: Duration,
+    /// Bytes of a request's body for each second that a handler waits for it, once it has waited for `body_idle` in all.
+    /// Default 500; 0: any. Reason `Limit("body rate")`; answered with 408.
+    pub body_rate: u64,
+    /// How long a client may leave what is written to it untaken, before its connection is closed; on HTTP/2 also a stream
+    /// whose window it leaves closed, before that stream is reset. Default 30 s. Reason `Limit("write stall")`.
+    pub write_stall: Duration,
+    /// How long a client with a request in flight may be silent, though it is asked for a sign of life: by keepalive and
+    /// unacknowledged bytes (HTTP/1), by PING as well (HTTP/2, where it may take a sixth longer). Default 30 s. Reason
+    /// [`Unreachable`](bequest::Reason::Unreachable).
+    pub unreachable: Duration,
     /// How long a handler that was told of its end may take to answer for itself, before the server answers in its
     /// place (504 for a deadline, 503 otherwise). Default 250 ms.
     pub answer: Duration,
@@ -57,6 +70,10 @@ impl Default for Limits {
             header: Duration::from_secs(10),
             idle: Duration::from_secs(60),
             request: Duration::from_secs(30),
+            body_idle: Duration::from_secs(10),
+            body_rate: 500,
+            write_stall: Duration::from_secs(30),
+            unreachable: Duration::from_secs(30),
             answer: Duration::from_millis(250),
             drain: Duration::from_secs(10),
             drain_grace: Duration::from_secs(2),

@@ -10,8 +10,10 @@
 //!   │            │             ├─ ClientGone, StreamReset   nobody waits for the answer
 //!   │            │             ├─ ResponseEnded             the body has been sent to its end
 //!   │            │             ├─ Limit("request")          its deadline
+//!   │            │             ├─ Limit("body idle" | "body rate")
 //!   │            │             └─ Panicked
-//!   │            └─ ClientGone, Limit("first byte" | "header" | "idle")
+//!   │            ├─ ClientGone, Unreachable
+//!   │            └─ Limit("first byte" | "header" | "idle" | "write stall")
 //!   └─ Shutdown
 //! ```
 //!
@@ -39,13 +41,16 @@ mod frames;
 mod inbound;
 mod limits;
 mod observe;
+mod pace;
 mod panic;
 mod peer;
 mod service;
 mod shared;
 mod shutdown;
+mod silence;
 mod socket;
 mod statistics;
+mod streams;
 mod wire;
 
 pub use body::RequestBody;

@@ -124,6 +124,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_the_system_says_of_a_silent_peer_is_unreachable() {
+        for kind in [
+            io::ErrorKind::TimedOut,
+            io::ErrorKind::HostUnreachable,
+            io::ErrorKind::NetworkUnreachable,
+        ] {
+            let state = PeerState::of_error(&io::Error::from(kind));
+            assert_eq!(state.reason(), Some(Reason::Unreachable));
+        }
+        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+        assert_eq!(PeerState::of_error(&reset), PeerState::Reset);
+    }
+
+    #[test]
     fn a_state_only_moves_down() {
         let presence = Presence::default();
         assert!(presence.saw(PeerState::HalfClosed));

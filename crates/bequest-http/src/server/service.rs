@@ -104,6 +104,7 @@ impl<S: App> hyper::service::Service<Request<Incoming>> for ConnectionService<S>
         let (mut parts, incoming) = request.into_parts();
         self.conn.glance();
         let exchange = Arc::new(Exchange::begin(self.conn.clone(), &parts));
+        self.conn.starts(&exchange);
         if exchange.refusal().is_some() {
             return Exchanging {
                 handler: None,
@@ -212,6 +213,9 @@ where
             return Err(Abandoned(end));
         }
         let answer = match end.is_timeout() {
+            _ if matches!(end.reason(), Reason::Limit("body idle" | "body rate")) => {
+                self.answer_with(StatusCode::REQUEST_TIMEOUT, WhyStandIn::Ended(&end))
+            }
             true => self.answer_with(StatusCode::GATEWAY_TIMEOUT, WhyStandIn::Ended(&end)),
             false => self.answer_with(StatusCode::SERVICE_UNAVAILABLE, WhyStandIn::Ended(&end)),
         };

@@ -36,7 +36,7 @@ pub(super) struct Shared {
     pub(super) draining: Context,
     pub(super) dropping: Context,
     /// Never ends; has the server's clock.
-    pub(super) clock: Context,
+    pub(super) clock: Arc<Context>,
     pub(super) stopwatch: Stopwatch,
 }
 

@@ -240,8 +240,9 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut TaskContext<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let result = ready!(Pin::new(&mut self.inner().socket).poll_write(cx, buf));
-        Poll::Ready(self.noted(result))
+        let result = Pin::new(&mut self.inner().socket).poll_write(cx, buf);
+        self.conn.wrote(result.is_ready());
+        result.map(|result| self.noted(result))
     }
 
     fn poll_write_vectored(
@@ -249,8 +250,9 @@ impl AsyncWrite for Wire {
         cx: &mut TaskContext<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = ready!(Pin::new(&mut self.inner().socket).poll_write_vectored(cx, bufs));
-        Poll::Ready(self.noted(result))
+        let result = Pin::new(&mut self.inner().socket).poll_write_vectored(cx, bufs);
+        self.conn.wrote(result.is_ready());
+        result.map(|result| self.noted(result))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -18,5 +18,6 @@ mod matrix;
 mod observe;
 mod panic;
 mod shutdown;
+mod slow;
 mod stand_in;
 mod storm;

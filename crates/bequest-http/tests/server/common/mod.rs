@@ -9,7 +9,7 @@ mod server;
 pub(crate) use clock::TestClock;
 pub(crate) use http1::Http1;
 pub(crate) use http2::{Http2, RawHttp2};
-pub(crate) use probe::{Arrival, Arrivals, full, probe};
+pub(crate) use probe::{Arrival, Arrivals, TestBody, full, probe};
 pub(crate) use server::{Event, TestServer};
 
 use std::future::Future;
