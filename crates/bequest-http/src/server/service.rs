@@ -142,6 +142,7 @@ where
         let this = &mut *self;
         if !this.begun {
             if let Some(end) = this.exchange.is_too_late() {
+                this.exchange.finish(end.reason());
                 return Poll::Ready(Err(Abandoned(end)));
             }
             this.begun = true;
