@@ -1,0 +1,230 @@
+//! One connection: dialled by us, so that its cancel requests find the same server.
+//!
+//! What lives here: dialling, what a session is told at its beginning, the task that drives the driver, prepared
+//! statements, and what is known of the session. What does not: who uses it, which is the pool's.
+
+mod peer;
+mod statements;
+mod status;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bequest::Context;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout};
+use tokio_postgres::{CancelToken, Client, NoTls};
+
+pub(crate) use peer::{Peer, Socket, check};
+pub(crate) use statements::Statements;
+pub(crate) use status::{Status, StatusByte, Watched};
+
+use crate::error::{Error, Step};
+use crate::options::Options;
+
+/// How often the server looks whether a query's client is still there. It costs one system call each time.
+const CLIENT_CHECK: &str = "SET client_connection_check_interval = '100ms'";
+/// The first version that can, and only on systems that tell.
+const CLIENT_CHECK_SINCE: u32 = 14;
+
+/// The driver's half that moves the bytes.
+pub(crate) type Driver =
+    tokio_postgres::Connection<Watched<Box<dyn Socket>>, tokio_postgres::tls::NoTlsStream>;
+
+/// An open connection. Dropping it closes its socket at once.
+pub(crate) struct Connection {
+    pub(crate) client: Arc<Client>,
+    pub(crate) statements: Statements,
+    pub(crate) target: Target,
+    pub(crate) last_used: Instant,
+    /// What the session has been told, as far as it is known.
+    pub(crate) statement_timeout: Option<StatementTimeout>,
+    /// Whether somebody has had it. One that nobody has had is never too old.
+    pub(crate) used: bool,
+    tells_limits: bool,
+    /// Different for each.
+    number: u32,
+    opened: Instant,
+    status: Arc<StatusByte>,
+    /// Ends the task that drives it. `None` once it is left to end by itself.
+    driver: Option<AbortHandle>,
+}
+
+/// What a cancel request needs.
+#[derive(Clone)]
+pub(crate) struct Target {
+    pub(crate) peer: Peer,
+    pub(crate) token: CancelToken,
+}
+
+/// The server's own limit for a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StatementTimeout {
+    /// What the session began with.
+    Default,
+    Seconds(u32),
+}
+
+impl Connection {
+    /// Connects, within the limit of `options`.
+    pub(crate) async fn open(options: &Options) -> Result<Connection, Error> {
+        let limit = options.config.get_connect_timeout().copied();
+        let limit = limit.map_or(options.connect_limit, |limit| limit.min(options.connect_limit));
+        timeout(limit, Connection::establish(options))
+            .await
+            .unwrap_or_else(|_| Err(Error::too_slow(Step::Connecting, "connecting")))
+    }
+
+    async fn establish(options: &Options) -> Result<Connection, Error> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let (client, driver, peer, status) = connect(options).await?;
+        let can_check = version(&driver).is_some_and(|version| version >= CLIENT_CHECK_SINCE);
+        let driver = tokio::spawn(async move {
+            // Whoever waits for an answer is told of the error; there is nobody else to tell.
+            let _ = driver.await;
+        });
+        let connection = Connection {
+            statements: Statements::new(options.statements),
+            target: Target {
+                peer,
+                token: client.cancel_token(),
+            },
+            client: Arc::new(client),
+            last_used: Instant::now(),
+            statement_timeout: Some(StatementTimeout::Default),
+            used: false,
+            tells_limits: options.server_limits,
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            opened: Instant::now(),
+            status,
+            driver: Some(driver.abort_handle()),
+        };
+        if options.server_limits && can_check {
+            match connection.client.batch_execute(CLIENT_CHECK).await {
+                // A system on which the server can not look: it says so, and all else works.
+                Err(error) if error.as_db_error().is_some() => {}
+                set => set.map_err(|error| Error::postgres_at(Step::Connecting, error))?,
+            }
+        }
+        Ok(connection)
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.status.get()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub(crate) fn age(&self) -> Duration {
+        self.opened.elapsed()
+    }
+
+    /// Says goodbye to the server, and closes the connection when that is sent.
+    pub(crate) fn retire(mut self) {
+        self.driver = None;
+    }
+
+    /// What the session is to be told so that it gives a statement up for which nobody waits any more, and the telling;
+    /// `None` if it knows. Until it is noted that it was told, what it knows is not known.
+    pub(crate) fn limit(
+        &mut self,
+        ctx: &Context,
+    ) -> Option<(StatementTimeout, impl Future<Output = bool> + use<>)> {
+        let wanted = StatementTimeout::for_remaining(ctx.remaining());
+        if !self.tells_limits || self.statement_timeout == Some(wanted) {
+            return None;
+        }
+        self.statement_timeout = None;
+        let client = Arc::clone(&self.client);
+        Some((wanted, async move {
+            client.batch_execute(&wanted.sql()).await.is_ok()
+        }))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(driver) = &self.driver {
+            driver.abort();
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("peer", &self.target.peer)
+            .field("status", &self.status())
+            .field("age", &self.age())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Dials, and introduces us to the server.
+pub(crate) async fn connect(options: &Options) -> Result<(Client, Driver, Peer, Arc<StatusByte>), Error> {
+    let (peer, socket) = peer::dial(&options.config).await?;
+    let (socket, status) = Watched::new(socket);
+    let (client, driver) = options
+        .config
+        .connect_raw(socket, NoTls)
+        .await
+        .map_err(|error| Error::postgres_at(Step::Connecting, error))?;
+    Ok((client, driver, peer, status))
+}
+
+/// The server's major version, if it looks like one.
+fn version(driver: &Driver) -> Option<u32> {
+    let text = driver.parameter("server_version")?;
+    let digits = text.split(|letter: char| !letter.is_ascii_digit()).next()?;
+    digits.parse().ok()
+}
+
+impl StatementTimeout {
+    /// The remaining time, rounded up to a power of two in seconds: it seldom changes from call to call, and a session is
+    /// told of changes only. At least one second, so that the context's own cancel, which is the exact one, comes first.
+    fn for_remaining(remaining: Option<Duration>) -> StatementTimeout {
+        /// 24 days, above which the server's own counter would overflow.
+        const MOST: u32 = 1 << 21;
+        let Some(remaining) = remaining else {
+            return StatementTimeout::Default;
+        };
+        let seconds = remaining.as_secs().saturating_add(1);
+        match u32::try_from(seconds).map(u32::next_power_of_two) {
+            Ok(seconds) if seconds <= MOST => StatementTimeout::Seconds(seconds),
+            _ => StatementTimeout::Default,
+        }
+    }
+
+    fn sql(self) -> String {
+        match self {
+            StatementTimeout::Default => "RESET statement_timeout".into(),
+            StatementTimeout::Seconds(seconds) => format!("SET statement_timeout = '{seconds}s'"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_net_is_a_power_of_two_above_the_remaining_time() {
+        let limit = |ms| StatementTimeout::for_remaining(Some(Duration::from_millis(ms)));
+        assert_eq!(limit(0), StatementTimeout::Seconds(1));
+        assert_eq!(limit(999), StatementTimeout::Seconds(1));
+        assert_eq!(limit(1000), StatementTimeout::Seconds(2));
+        assert_eq!(limit(4900), StatementTimeout::Seconds(8));
+        assert_eq!(limit(5000), StatementTimeout::Seconds(8));
+        assert_eq!(limit(u64::MAX), StatementTimeout::Default);
+        assert_eq!(StatementTimeout::for_remaining(None), StatementTimeout::Default);
+    }
+}

@@ -1,0 +1,91 @@
+//! PostgreSQL whose queries stop when their context does.
+//!
+//! [`tokio_postgres`] does the talking. This crate decides when something may be sent, when the server must stop, and in
+//! what state a connection is handed on.
+//!
+//! ```
+//! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let Some(server) = bequest_test::servers::Postgres::start_or_leave_out() else { return Ok(()) };
+//! use bequest::Context;
+//! use bequest_postgres::Database;
+//! use std::time::Duration;
+//!
+//! let ctx = Context::background();
+//! let db = Database::open(&ctx, &server.url()).await?;
+//!
+//! let request = ctx.with_timeout(Duration::from_millis(50));
+//! let error = db.query(&request, "SELECT pg_sleep(8)", &[]).await.unwrap_err();
+//! assert!(error.is_canceled()); // and the server has stopped: the next user does not wait for it
+//!
+//! let row = db.query_one(&ctx, "SELECT 6 * $1", &[&7]).await?;
+//! assert_eq!(row.get::<_, i32>(0), 42);
+//! # Ok(()) }
+//! ```
+//!
+//! # What the server does when we cancel
+//!
+//! | at the time of the cancel | what happens |
+//! |---|---|
+//! | the call waits for a connection | it leaves the queue and is answered at once; nothing was sent. A connection being made for it is made to its end, and goes to the next |
+//! | a statement is prepared or runs | a cancel request goes out on a connection of its own; the server's process looks at it at the next safe point, within a millisecond as a rule, undoes the statement, and says so |
+//! | it waits for a lock, or sleeps | likewise, at once |
+//! | rows are being read | likewise; those on their way are thrown away |
+//! | a transaction is open | it is rolled back, even if nobody is calling; no statement of it runs afterwards |
+//! | the statement has just succeeded | the answer is `Ok`: success wins. The cancel finds nobody, and has gone by before the next statement is sent |
+//! | `COMMIT` was sent | it is not disturbed; see below |
+//! | the server hangs, or the network does | the call is answered after [`Options::patience`]; the connection is thrown away after [`Options::settle_limit`], and the server stops the query when it sees that ([`client_connection_check_interval`][check]) or when its own limit passes (`statement_timeout`, which follows the context's budget) |
+//!
+//! [check]: https://www.postgresql.org/docs/current/runtime-config-connection.html
+//!
+//! # What can not be cancelled
+//!
+//! - A commit on its way. It ends, well or not, and the answer tells which; if the answer does not come in time,
+//!   [`Error::is_in_doubt`] says that it may have been done.
+//! - Code in the server that does not look: a function of an extension in a long loop, a read from a disk that does not
+//!   answer.
+//! - What a statement has done outside of the database: a sequence has advanced, a foreign server was written to.
+//!
+//! # A connection is never handed on dirty
+//!
+//! After a call was given up, its connection has a way to go before somebody else has it: the cancel's own connection is
+//! read *to its end*, which proves that the cancel can not hit a later statement; a question behind the statement is
+//! answered, which proves that its replies have been read; an open transaction is rolled back; and the server says that
+//! none is open. That state is read off every answer, not guessed from the statements. If any of it fails or takes too
+//! long, the connection is closed. All the while its place in the pool is held, so the server never works for more users
+//! than there are places.
+//!
+//! What persists is what the server itself keeps for a session: settings made by `SET`, temporary tables, advisory locks.
+//!
+//! # Bounds
+//!
+//! Cancels are bounded in number ([`Options::cancels`]) and time; so is tidying up. When a crowd leaves at once, the cancels
+//! wait for one another, and the server does not notice the crowd.
+//!
+//! # Cancel safety
+//!
+//! Under this heading each method says what dropping its future does.
+//!
+//! # Not here
+//!
+//! TLS: a configuration that requires it is refused. Migrations, mapping of rows to types, pipelining: a connection has one
+//! user, who sends one statement at a time, since a cancel names a connection and not a statement.
+
+mod call;
+mod cancel;
+mod client;
+mod connection;
+mod error;
+mod held;
+mod options;
+mod pool;
+mod rows;
+mod statistics;
+mod transaction;
+
+pub use client::Database;
+pub use error::{Error, Step};
+pub use options::Options;
+pub use rows::Rows;
+pub use statistics::Statistics;
+pub use tokio_postgres;
+pub use transaction::{Savepoint, Transaction};

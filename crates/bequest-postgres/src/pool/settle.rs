@@ -1,0 +1,92 @@
+//! Bringing a connection that was given up half-way back to a known state, or throwing it away.
+//!
+//! # The order of things
+//!
+//! 1. What is in flight is cancelled, by a request that is read to its end.
+//! 2. A question is sent behind it, on the connection itself. Its answer proves that what was in flight has ended. If it
+//!    does not come, the cancel was too early (it overtook the statement), and another is sent.
+//! 3. Only then, when no cancel can arrive any more, an open transaction is rolled back: a cancel that hit the
+//!    `ROLLBACK` would leave it open.
+//! 4. The server says that no transaction is open, or the connection is closed.
+//!
+//! All of it within one limit, and with the place in the pool held.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::lease::{Flight, Sent};
+use super::place::Place;
+use crate::connection::{Connection, Status};
+use crate::pool::Pool;
+
+/// How long the first cancel has for its effect, before the next is sent. It doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The connection is not to be used again.
+struct Spoilt;
+
+/// Settles the connection of `place`, given up at `since`, and gives it back. Dropping the place closes the connection.
+pub(super) async fn settle(mut place: Place, flight: Flight, since: Instant) {
+    let pool = place.pool().clone();
+    let Some(connection) = place.connection() else {
+        return;
+    };
+    let clean = timeout(pool.options.settle_limit, clean(&pool, connection, flight)).await;
+    if let Ok(Ok(())) = clean {
+        {
+            let mut state = pool.lock();
+            state.numbers.settled += 1;
+            state.numbers.last_settled = Some(since.elapsed());
+        }
+        pool.put(place);
+    }
+}
+
+async fn clean(pool: &Pool, connection: &Connection, flight: Flight) -> Result<(), Spoilt> {
+    let stoppable = flight.sent == Some(Sent::Stoppable) || flight.preparing.is_some();
+    let canceled = stoppable || flight.cancel.is_some();
+    let client = connection.client.clone();
+    let mut ended = pin!(async {
+        if let Some(preparing) = flight.preparing {
+            // Whatever came of it, it sends nothing more.
+            let _ = preparing.await;
+        }
+        client.check_connection().await
+    });
+
+    let mut cancel = flight.cancel;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        if stoppable && cancel.is_none() {
+            cancel = Some(pool.request_cancel(connection.target.clone()));
+        }
+        if let Some(cancel) = cancel.take() {
+            let requested = cancel.await;
+            requested.map_err(|_| Spoilt)?.map_err(|_| Spoilt)?;
+        }
+        if !stoppable {
+            ended.as_mut().await.map_err(|_| Spoilt)?;
+            break;
+        }
+        if let Ok(answer) = timeout(pause, ended.as_mut()).await {
+            answer.map_err(|_| Spoilt)?;
+            break;
+        }
+        pause = LONGEST_PAUSE.min(pause * 2);
+    }
+
+    if canceled && pool.options.discard_after_cancel {
+        return Err(Spoilt);
+    }
+    if connection.status() != Status::Idle {
+        let rolled_back = connection.client.batch_execute("ROLLBACK").await;
+        rolled_back.map_err(|_| Spoilt)?;
+    }
+    match connection.status() {
+        Status::Idle => Ok(()),
+        Status::Transaction | Status::Failed | Status::Unknown => Err(Spoilt),
+    }
+}

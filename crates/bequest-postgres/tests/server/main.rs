@@ -1,0 +1,8 @@
+//! Against a real server, a private one: see the README beside this folder.
+
+mod cancel;
+mod common;
+mod dropped;
+mod queue;
+mod races;
+mod transactions;
