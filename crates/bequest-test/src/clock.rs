@@ -234,11 +234,16 @@ impl Clock {
     ///
     /// As [`advance_to`](Clock::advance_to).
     pub fn advance_to_next(&self) -> bool {
-        let next = self.0.lock().due.first_key_value().map(|(&(at, _), _)| at);
+        let next = self.next_due();
         if let Some(at) = next {
             self.advance_to(at);
         }
         next.is_some()
+    }
+
+    /// The next instant for which anything is due.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.0.lock().due.first_key_value().map(|(&(at, _), _)| at)
     }
 
     /// Calls `f` once, when the clock reaches the instant `after` from now, on the thread that moves it.

@@ -27,6 +27,7 @@
 //! | [`Bubble`] | tasks on one clock, whose time passes only when all of them wait; a deadlock fails the test |
 //! | [`task`], [`WakeCounter`] | was it woken, how often, and who still holds the waker |
 //! | [`Leak`] | is a context, a timer or a callback left |
+//! | [`cancel_at`] | a call ended at each place where it waits: dropped, cancelled, out of time |
 //! | [`test_context`] | a context that ends with the test, and tidying up after it |
 //! | [`Recorder`], [`ResponseWriter`] | was the response touched, even by an empty write |
 //! | `http` (feature) | a request in memory, and what became of it, frame by frame |
@@ -42,6 +43,7 @@
 #![doc(test(attr(deny(warnings))))]
 
 mod bubble;
+pub mod cancel_at;
 mod clock;
 mod leak;
 mod poll;
