@@ -337,7 +337,7 @@ impl Client {
 }
 
 fn converted<T: FromRedisValue>(reply: Value) -> Result<T, Error> {
-    from_redis_value(reply).map_err(|error| Error::running(error.into()))
+    from_redis_value(reply).map_err(|error| Error::unfit(error.into()))
 }
 
 impl fmt::Debug for Client {

@@ -72,6 +72,8 @@ enum Cause {
     Redis(RedisError),
     /// The connection was lost, or none was to be had.
     Connection(RedisError),
+    /// The reply is not of the type that was asked for.
+    Unfit(RedisError),
     /// This crate does not send it; the text says why.
     Refused(&'static str),
     /// The task that ran the command ended without an answer: the runtime shuts down.
@@ -104,6 +106,11 @@ impl Error {
         matches!(self.0.cause, Cause::Refused(_))
     }
 
+    /// Whether the command was answered, and its reply is not of the type that was asked for.
+    pub fn is_conversion(&self) -> bool {
+        matches!(self.0.cause, Cause::Unfit(_))
+    }
+
     /// Whether nobody can know if the command took effect: it was handed to the connection, and no answer came.
     ///
     /// `false` is a promise: the command did not take effect, or the server said what became of it.
@@ -119,7 +126,7 @@ impl Error {
     /// The driver's error, if it is the driver's or the server's.
     pub fn redis(&self) -> Option<&RedisError> {
         match &self.0.cause {
-            Cause::Redis(error) | Cause::Connection(error) => Some(error),
+            Cause::Redis(error) | Cause::Connection(error) | Cause::Unfit(error) => Some(error),
             _ => None,
         }
     }
@@ -142,15 +149,21 @@ impl Error {
     }
 
     pub(crate) fn connecting(error: RedisError) -> Error {
-        let cause = match error.kind() {
-            ErrorKind::Io => Cause::Connection(error),
-            _ => Cause::Redis(error),
+        let is_of_connection = is_of_connection(&error);
+        let cause = if is_of_connection {
+            Cause::Connection(error)
+        } else {
+            Cause::Redis(error)
         };
         Error::new(Step::Connecting, cause, false)
     }
 
     pub(crate) fn disconnected(error: RedisError) -> Error {
         Error::new(Step::Receiving, Cause::Connection(error), false)
+    }
+
+    pub(crate) fn unfit(error: RedisError) -> Error {
+        Error::new(Step::Running, Cause::Unfit(error), false)
     }
 
     pub(crate) fn refused(why: &'static str) -> Error {
@@ -170,10 +183,10 @@ impl Error {
     }
 }
 
-/// Whether the connection failed, rather than the command. The driver reports both a broken socket and a reply that is
-/// no RESP as errors after which the connection is gone.
+/// Whether the connection failed, rather than the command: the socket broke, or what came is no RESP, such as the first
+/// half of a reply before the end. After both the driver gives the connection up.
 pub(crate) fn is_of_connection(error: &RedisError) -> bool {
-    error.is_io_error() || error.is_unrecoverable_error()
+    matches!(error.kind(), ErrorKind::Io | ErrorKind::Parse)
 }
 
 impl fmt::Display for Error {
@@ -184,6 +197,7 @@ impl fmt::Display for Error {
             Cause::Canceled(end) => write!(f, "{end}"),
             Cause::Redis(error) => write!(f, "{error}"),
             Cause::Connection(error) => write!(f, "the connection failed: {error}"),
+            Cause::Unfit(error) => write!(f, "the reply is not what was asked for: {error}"),
             Cause::Refused(why) => f.write_str(why),
             Cause::Abandoned => f.write_str("the runtime ended before the command did"),
         }?;
@@ -202,6 +216,7 @@ impl fmt::Debug for Error {
             Cause::Canceled(end) => out.field("canceled", end),
             Cause::Redis(error) => out.field("redis", error),
             Cause::Connection(error) => out.field("connection", error),
+            Cause::Unfit(error) => out.field("unfit", error),
             Cause::Refused(why) => out.field("refused", why),
             Cause::Abandoned => out.field("abandoned", &true),
         };
@@ -214,7 +229,7 @@ impl error::Error for Error {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match &self.0.cause {
             Cause::Canceled(end) => Some(end),
-            Cause::Redis(error) | Cause::Connection(error) => Some(error),
+            Cause::Redis(error) | Cause::Connection(error) | Cause::Unfit(error) => Some(error),
             Cause::Refused(_) | Cause::Abandoned => None,
         }
     }

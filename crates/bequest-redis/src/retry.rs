@@ -7,7 +7,7 @@ use std::time::Duration;
 use bequest::Context;
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
 
-use crate::error::{Error, Step};
+use crate::error::{Error, Step, is_of_connection};
 
 const FIRST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_millis(500);
@@ -53,7 +53,7 @@ pub(crate) fn delay(failures: u32) -> Duration {
 
 /// A server that is away or still loading its data may be back; a wrong password stays wrong.
 fn is_worth_a_retry(error: &RedisError) -> bool {
-    error.is_io_error() || error.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading)
+    is_of_connection(error) || error.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading)
 }
 
 fn no_answer() -> RedisError {

@@ -8,25 +8,10 @@ use std::time::Duration;
 use bequest::{Context, Kind};
 use bequest_redis::{Client, Options, Step, redis};
 use bequest_test::servers::Redis;
-use common::{ROOT, blpop, command, eventually, list, patient, push, redis, until_blocked, within};
+use common::{ROOT, blpop, command, eventually, is_whole, list, patient, push, redis, until_blocked, within};
 use tokio::net::{TcpListener, TcpStream};
 
 const SOON: Duration = Duration::from_millis(50);
-
-/// All kinds of calls are answered, and none is left over.
-async fn is_whole(client: &Client) {
-    within(client.settle(&ROOT)).await.unwrap();
-    within(client.set(&ROOT, "k", "v")).await.unwrap();
-    assert_eq!(within(client.get::<String>(&ROOT, "k")).await.unwrap(), "v");
-    within(client.del(&ROOT, "jobs")).await.unwrap();
-    push(client, "jobs", "a").await;
-    let job: (String, String) = within(client.cmd(&ROOT, &blpop("jobs", 0.0))).await.unwrap();
-    assert_eq!(job.1, "a");
-    push(client, "jobs", "b").await;
-    assert_eq!(list(client, "jobs").await, ["b"], "no pop is left on the server");
-    let blocking = client.statistics().blocking;
-    assert_eq!((blocking.running, blocking.lost), (0, 0), "{blocking:?}");
-}
 
 /// Settings with which a hanging server is given up soon.
 fn brisk(server: &Redis) -> Client {

@@ -89,6 +89,21 @@ pub(crate) async fn calls(client: &Client, name: &str) -> u64 {
     line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
 }
 
+/// All kinds of calls are answered, and nothing is left over.
+pub(crate) async fn is_whole(client: &Client) {
+    within(client.settle(&ROOT)).await.unwrap();
+    within(client.set(&ROOT, "k", "v")).await.unwrap();
+    assert_eq!(within(client.get::<String>(&ROOT, "k")).await.unwrap(), "v");
+    within(client.del(&ROOT, "jobs")).await.unwrap();
+    push(client, "jobs", "a").await;
+    let job: (String, String) = within(client.cmd(&ROOT, &blpop("jobs", 0.0))).await.unwrap();
+    assert_eq!(job.1, "a");
+    push(client, "jobs", "b").await;
+    assert_eq!(list(client, "jobs").await, ["b"], "no pop is left on the server");
+    let blocking = client.statistics().blocking;
+    assert_eq!((blocking.running, blocking.lost), (0, 0), "{blocking:?}");
+}
+
 /// `future`, which does not hang.
 pub(crate) async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(HANGS, future).await.expect("it hangs")
