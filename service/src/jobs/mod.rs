@@ -9,7 +9,8 @@
 //! 1. A job that was acknowledged is in the database: its row is written before its number is known to anybody.
 //! 2. A row says `running` only while its job runs, or if the process was gone before it: then the next start says so.
 //! 3. A job holds its place from before its row is written until after its end is.
-//! 4. `state` is guarded by its mutex; nothing is awaited, cancelled or dropped under it.
+//! 4. A job that somebody began who was signed in is theirs: to anybody else there is no such job.
+//! 5. `state` is guarded by its mutex; nothing is awaited, cancelled or dropped under it.
 
 mod work;
 
@@ -27,7 +28,7 @@ use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinSet;
 
-use crate::domain::userip;
+use crate::domain::{session, userip};
 use crate::log::{self, request};
 use crate::store::Store;
 use crate::store::jobs::{Ending, Job, Starter, State as JobState};
@@ -151,21 +152,22 @@ impl Jobs {
         id.map_err(|error| Refused::of(&error))
     }
 
-    /// The job of this number, with its progress if it runs.
+    /// The job of this number, with its progress if it runs, for whoever is signed in on `ctx`.
     pub(crate) async fn get(&self, ctx: &Context, id: i64) -> Result<Job, Refused> {
         let job = self
             .store
             .job(ctx, id)
             .await
             .map_err(|error| Refused::of(&error))?;
+        let job = job.filter(|job| job.starter.user.is_none() || job.starter.user == user(ctx));
         job.map(|job| self.with_progress(job)).ok_or(Refused::Unknown)
     }
 
-    /// The newest jobs first, at most `most` of them.
+    /// The newest jobs first, at most `most` of them, of whoever is signed in on `ctx` and of nobody in particular.
     pub(crate) async fn list(&self, ctx: &Context, most: u32) -> Result<Vec<Job>, Refused> {
         let jobs = self
             .store
-            .jobs(ctx, most)
+            .jobs(ctx, user(ctx), most)
             .await
             .map_err(|error| Refused::of(&error))?;
         Ok(jobs.into_iter().map(|job| self.with_progress(job)).collect())
@@ -187,9 +189,13 @@ impl Jobs {
         reason: String,
         by: String,
     ) -> Result<Job, Refused> {
+        let job = self.get(ctx, id).await?;
         let running = self.state().running.get(&id).cloned();
         let Some(running) = running else {
-            return Err(Refused::Over(self.get(ctx, id).await?.state));
+            // It may have ended since it was read.
+            let is_stale = job.state == JobState::Running;
+            let job = if is_stale { self.get(ctx, id).await? } else { job };
+            return Err(Refused::Over(job.state));
         };
         running.canceller.cancel_with(ByNumber { reason, by });
         ctx.run(running.over.done()).await.map_err(Refused::Ended)?;
@@ -311,12 +317,17 @@ fn lock(folder: &Path) -> std::io::Result<Option<File>> {
     }
 }
 
+/// Who is signed in.
+fn user(ctx: &Context) -> Option<String> {
+    session::from_context(ctx).map(|session| session.user.id.clone())
+}
+
 /// Whose request it is, and which, as its context says.
 fn starter(request: &Context) -> Starter {
     let known = request::of(request);
     Starter {
         address: userip::from_context(request).map(|ip| ip.to_string()),
-        user: known.and_then(|known| known.session().map(|session| session.user.clone())),
+        user: user(request),
         request_id: known.map(|known| known.id().to_string()),
         trace_id: known.map(|known| known.trace_id()),
     }

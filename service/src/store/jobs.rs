@@ -163,10 +163,16 @@ impl Store {
             .await
     }
 
-    /// The newest jobs first, at most `most` of them.
-    pub(crate) async fn jobs(&self, ctx: &Context, most: u32) -> Result<Vec<Job>, Error> {
-        let sql = format!("SELECT {COLUMNS} FROM jobs ORDER BY id DESC LIMIT ?1");
-        self.0.query(ctx, &sql, [most], read).await
+    /// The newest jobs of this user and of nobody in particular first, at most `most` of them.
+    pub(crate) async fn jobs(
+        &self,
+        ctx: &Context,
+        user: Option<String>,
+        most: u32,
+    ) -> Result<Vec<Job>, Error> {
+        let sql =
+            format!("SELECT {COLUMNS} FROM jobs WHERE user IS NULL OR user = ?1 ORDER BY id DESC LIMIT ?2");
+        self.0.query(ctx, &sql, (user, most), read).await
     }
 }
 

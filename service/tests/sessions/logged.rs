@@ -48,11 +48,29 @@ fn a_job_keeps_the_session_of_its_request() {
     let answer = ask(&service, "POST", "/jobs", &[(SESSION, &id)]);
     let location = answer.header("location").unwrap().to_string();
     ask(&service, "DELETE", "/sessions/current", &[(SESSION, &id)]);
-    ask(&service, "DELETE", &location, &[]);
-    assert_eq!(
-        service.get(&location).json()["user"],
-        "ann",
-        "though the session has ended"
-    );
+    let again = session(&service, "ann");
+    let job = ask(&service, "DELETE", &location, &[(SESSION, &again)]).json();
+    assert_eq!(job["user"], "ann", "though that session has ended");
     assert_eq!(service.event("a job has not finished")["details"]["user"], "ann");
+}
+
+#[test]
+fn a_job_is_its_users_and_nobody_elses() {
+    let service = service(&[]);
+    let (ann, ben) = (session(&service, "ann"), session(&service, "ben"));
+    let answer = ask(&service, "POST", "/jobs", &[(SESSION, &ann)]);
+    let location = answer.header("location").unwrap().to_string();
+    let strangers: [&[(&str, &str)]; 2] = [&[], &[(SESSION, &ben)]];
+    for headers in strangers {
+        for method in ["GET", "DELETE"] {
+            let answer = ask(&service, method, &location, headers);
+            assert_eq!((answer.status, &answer.json()["Code"]), (404, &json!("no_job")));
+        }
+        assert_eq!(ask(&service, "GET", "/jobs", headers).json()["jobs"], json!([]));
+    }
+    let mine = ask(&service, "GET", "/jobs", &[(SESSION, &ann)]).json();
+    assert_eq!(
+        (&mine["jobs"][0]["user"], &mine["jobs"][0]["state"]),
+        (&json!("ann"), &json!("running"))
+    );
 }
