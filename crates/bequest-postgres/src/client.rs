@@ -9,7 +9,9 @@ use tokio_postgres::types::{ToSql, Type};
 
 use crate::call;
 use crate::connection;
+use crate::copy::{self, CopyIn, CopyOut};
 use crate::error::Error;
+use crate::listen::Listener;
 use crate::options::Options;
 use crate::pool::{Pool, Wanted};
 use crate::rows::Rows;
@@ -245,6 +247,47 @@ impl Database {
         let mut lease = self.pool.acquire(ctx).await?;
         let statement = call::prepare(&mut lease, alone(ctx), sql).await?;
         Ok(statement.params().to_vec())
+    }
+
+    /// Begins a `COPY … FROM STDIN`, under the same context.
+    ///
+    /// # Cancel safety
+    ///
+    /// See [`Database`], and [`CopyIn`].
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](Database::query).
+    pub async fn copy_in(&self, ctx: &Context, sql: &str) -> Result<CopyIn, Error> {
+        let lease = self.pool.acquire(ctx).await?;
+        copy::copy_in(ctx, lease, sql).await
+    }
+
+    /// Begins a `COPY … TO STDOUT`, under the same context.
+    ///
+    /// # Cancel safety
+    ///
+    /// See [`Database`], and [`CopyOut`].
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](Database::query).
+    pub async fn copy_out(&self, ctx: &Context, sql: &str) -> Result<CopyOut, Error> {
+        let lease = self.pool.acquire(ctx).await?;
+        copy::copy_out(ctx, lease, sql).await
+    }
+
+    /// Listens to `channels`, on a connection of its own. `ctx` is for the beginning only.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the connection is closed.
+    ///
+    /// # Errors
+    ///
+    /// If the server can not be reached or says no; if `ctx` ends before.
+    pub async fn listen(&self, ctx: &Context, channels: &[&str]) -> Result<Listener, Error> {
+        Listener::open(ctx, &self.pool.options, channels).await
     }
 
     /// Begins a transaction, which lives until it is committed, rolled back, dropped, or `ctx` ends.

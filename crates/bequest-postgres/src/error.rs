@@ -70,7 +70,7 @@ enum Cause {
     TooSlow(&'static str),
     /// Something in the settings can not be.
     Settings(String),
-    /// The pool was closed.
+    /// The pool, or what is called, was closed.
     Closed,
     /// There was no row.
     NoRows,
@@ -145,7 +145,7 @@ impl Error {
         }
     }
 
-    /// Whether the pool has been closed.
+    /// Whether the pool, or the listener, has been closed.
     pub fn is_closed(&self) -> bool {
         matches!(self.0.cause, Cause::Closed)
     }
@@ -248,7 +248,7 @@ impl fmt::Display for Error {
             Cause::Unreachable(address, error) => write!(f, "{address}: {error}"),
             Cause::TooSlow(what) => write!(f, "no answer in time: {what}"),
             Cause::Settings(what) => f.write_str(what),
-            Cause::Closed => f.write_str("the pool is closed"),
+            Cause::Closed => f.write_str("it is closed"),
             Cause::NoRows => f.write_str("no row"),
             Cause::TooManyRows => f.write_str("more than one row"),
             Cause::TransactionLost(why) => write!(f, "{why}; nothing was committed"),

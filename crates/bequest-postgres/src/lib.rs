@@ -30,6 +30,7 @@
 //! | a statement is prepared or runs | a cancel request goes out on a connection of its own; the server's process looks at it at the next safe point, within a millisecond as a rule, undoes the statement, and says so |
 //! | it waits for a lock, or sleeps | likewise, at once |
 //! | rows are being read | likewise; those on their way are thrown away |
+//! | a `COPY` comes in | it is failed, and nothing of it is kept |
 //! | a transaction is open | it is rolled back, even if nobody is calling; no statement of it runs afterwards |
 //! | the statement has just succeeded | the answer is `Ok`: success wins. The cancel finds nobody, and has gone by before the next statement is sent |
 //! | `COMMIT` was sent | it is not disturbed; see below |
@@ -74,8 +75,10 @@ mod call;
 mod cancel;
 mod client;
 mod connection;
+mod copy;
 mod error;
 mod held;
+mod listen;
 mod options;
 mod pool;
 mod rows;
@@ -83,7 +86,9 @@ mod statistics;
 mod transaction;
 
 pub use client::Database;
+pub use copy::{CopyIn, CopyOut};
 pub use error::{Error, Step};
+pub use listen::Listener;
 pub use options::Options;
 pub use rows::Rows;
 pub use statistics::Statistics;

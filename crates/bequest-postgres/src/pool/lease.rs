@@ -43,8 +43,10 @@ pub(crate) struct Lease {
 pub(super) struct Flight {
     /// A statement was sent, and the end of its answer has not been read.
     pub(super) sent: Option<Sent>,
-    /// A statement failed: the end of its answer comes right behind.
+    /// The end of an answer comes right behind: that of an error, as a rule.
     pub(super) failed: bool,
+    /// The driver may have lost count of the answers: the connection is not to be used again.
+    pub(super) spoilt: bool,
     /// A statement is being prepared. It belongs to a task of its own, since it may send more than once.
     pub(super) preparing: Option<JoinHandle<Result<Statement, tokio_postgres::Error>>>,
     /// A cancel was requested.
@@ -230,6 +232,16 @@ impl Lease {
         self.flight.sent = None;
     }
 
+    /// The answer has been read but for its last word, which comes right behind.
+    pub(crate) fn ending(&mut self) {
+        self.fail();
+    }
+
+    /// Notes whether the connection must not be used again if this goes no further.
+    pub(crate) fn spoil(&mut self, spoilt: bool) {
+        self.flight.spoilt = spoilt;
+    }
+
     /// The answer was an error: its end comes right behind.
     pub(crate) fn failed(&mut self, wanted: Wanted<'_>, error: tokio_postgres::Error) -> Ended {
         self.fail();
@@ -299,7 +311,11 @@ impl Drop for Lease {
 
 impl Flight {
     fn is_over(&self) -> bool {
-        self.sent.is_none() && !self.failed && self.preparing.is_none() && self.cancel.is_none()
+        self.sent.is_none()
+            && !self.failed
+            && !self.spoilt
+            && self.preparing.is_none()
+            && self.cancel.is_none()
     }
 }
 

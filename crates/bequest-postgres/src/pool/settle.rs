@@ -67,6 +67,9 @@ async fn clean(pool: &Pool, connection: &Connection, flight: Flight) -> Result<(
             let requested = cancel.await;
             requested.map_err(|_| Spoilt)?.map_err(|_| Spoilt)?;
         }
+        if flight.spoilt {
+            return Err(Spoilt);
+        }
         if !stoppable {
             ended.as_mut().await.map_err(|_| Spoilt)?;
             break;

@@ -2,7 +2,9 @@
 
 mod cancel;
 mod common;
+mod copy;
 mod dropped;
+mod faults;
 mod queue;
 mod races;
 mod transactions;
