@@ -2,10 +2,11 @@
 //!
 //! - `GET` throughput beside the driver alone;
 //! - from the cancel of a blocked `BLPOP` to its answer;
+//! - jobs lost, when those who wait for them give up;
 //! - foreign answers with a third of the calls given up, beside a naive client.
 //!
 //! Run it with `cargo run --release -p bequest-redis --example figures`, or with a number of calls for the last one; the
-//! default is 1 500 000, of which about a million are answered.
+//! default is 1 800 000, of which more than a million are answered.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -18,9 +19,11 @@ use bequest::Context;
 use bequest_redis::redis::IntoConnectionInfo;
 use bequest_redis::redis::io::tcp::TcpSettings;
 use bequest_redis::{Client, redis};
+use bequest_test::proxy::{Faults, Proxy};
 use bequest_test::servers::Redis;
 use common::answers::{Naive, Tally, asked, fill, torture};
-use common::{ROOT, blpop, until_blocked};
+use common::jobs::{Driver, deliver, popped};
+use common::{ROOT, blpop, patient, until_blocked};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -28,7 +31,8 @@ const TASKS: u64 = 64;
 const GETS: u64 = 200_000;
 const ROUNDS: usize = 9;
 const POPS: usize = 2_000;
-const CALLS: u64 = 1_500_000;
+const JOBS: u64 = 10_000;
+const CALLS: u64 = 1_800_000;
 const NAIVE_CALLS: u64 = 100_000;
 
 #[tokio::main(flavor = "multi_thread")]
@@ -44,6 +48,7 @@ async fn main() -> Result<(), Failure> {
     fill(&client).await;
     throughput(&server, &client).await?;
     pops(&client).await?;
+    jobs(&server).await?;
     foreign(&server, &client, calls).await
 }
 
@@ -165,14 +170,45 @@ async fn pops(client: &Client) -> Result<(), Failure> {
     ))
 }
 
+/// Near, and through a proxy that delays each way, so that a cancel falls between the sending and the answer.
 async fn foreign(server: &Redis, client: &Client, calls: u64) -> Result<(), Failure> {
     let ours = client.clone();
-    counted("ours", calls, move |ctx, user| asked(ours.clone(), ctx, user)).await?;
+    counted("ours, near", calls, move |ctx, user| {
+        asked(ours.clone(), ctx, user)
+    })
+    .await?;
     let naive = Naive::new(server.address());
-    counted("naive", NAIVE_CALLS, move |ctx, user| {
+    counted("naive, near", NAIVE_CALLS, move |ctx, user| {
+        naive.clone().asked(ctx, user)
+    })
+    .await?;
+
+    let proxy = Proxy::start(server.address()).await?;
+    proxy.both(Faults::none().latency(Duration::from_millis(1)));
+    let ours = Client::open(server.url_through(proxy.address()))?;
+    counted("ours, far", calls, move |ctx, user| {
+        asked(ours.clone(), ctx, user)
+    })
+    .await?;
+    let naive = Naive::new(proxy.address());
+    counted("naive, far", NAIVE_CALLS, move |ctx, user| {
         naive.clone().asked(ctx, user)
     })
     .await
+}
+
+/// What became of jobs whose workers give up at random instants.
+async fn jobs(server: &Redis) -> Result<(), Failure> {
+    let client = patient(server).blocking_connections(8).open()?;
+    let popping = client.clone();
+    let ours = deliver(&client, JOBS, move |random| popped(popping.clone(), random)).await;
+    say(format_args!(
+        "ours, {JOBS} jobs and as many pops: {ours:?}, {:?}",
+        client.statistics().blocking
+    ))?;
+    let driver = Driver::connect(&server.url()).await;
+    let theirs = deliver(&client, JOBS, move |random| driver.clone().popped(random)).await;
+    say(format_args!("redis-rs alone: {theirs:?}"))
 }
 
 async fn counted<A, F>(whose: &str, calls: u64, ask: A) -> Result<(), Failure>

@@ -3,16 +3,14 @@
 
 mod common;
 
-use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use bequest::Context;
 use bequest_redis::{Client, redis};
-use common::{
-    HANGS, ROOT, Random, blpop, command, eventually, list, patient, push, redis, until_blocked, within,
-};
+use common::jobs::{Driver, deliver, popped};
+use common::{HANGS, ROOT, blpop, command, eventually, list, patient, push, redis, until_blocked, within};
+
+const JOBS: u64 = 2_000;
 
 /// Begins a pop, waits until the server holds it, and drops its future.
 async fn dropped_while_blocked(client: &Client, command: &redis::Cmd) {
@@ -135,56 +133,15 @@ async fn answered_unseen(client: &Client, pop: &redis::Cmd, fill: &redis::Cmd) {
 /// A cancel and a push at the same instant: the job is returned, or it is still there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_thousand_pops_cancelled_at_random_lose_no_job() {
-    const JOBS: usize = 2_000;
     let Some((server, _)) = redis() else { return };
     let client = patient(&server).blocking_connections(8).open().unwrap();
-    let delivered = Arc::new(Mutex::new(HashMap::<String, usize>::new()));
-    let workers: Vec<_> = (0..8)
-        .map(|worker| {
-            let (client, delivered) = (client.clone(), Arc::clone(&delivered));
-            tokio::spawn(async move {
-                let mut random = Random::new(worker + 1);
-                for turn in 0..JOBS / 8 {
-                    let job = popped(&client, &mut random, turn % 2 == 0).await;
-                    if let Some(job) = job {
-                        *delivered.lock().unwrap().entry(job).or_default() += 1;
-                    }
-                }
-            })
-        })
-        .collect();
-    let pushing = tokio::spawn({
-        let client = client.clone();
-        async move {
-            for job in 0..JOBS {
-                push(&client, "jobs", job).await;
-            }
-        }
-    });
-    for worker in workers {
-        tokio::time::timeout(HANGS * 3, worker)
-            .await
-            .expect("it hangs")
-            .unwrap();
-    }
-    tokio::time::timeout(HANGS * 3, pushing)
-        .await
-        .expect("it hangs")
-        .unwrap();
-    within(client.settle(&ROOT)).await.unwrap();
-
-    let mut seen = std::mem::take(&mut *delivered.lock().unwrap());
-    for left in list(&client, "jobs").await {
-        *seen.entry(left).or_default() += 1;
-    }
-    let wrong: Vec<_> = (0..JOBS)
-        .map(|job| (job, seen.get(&job.to_string()).copied().unwrap_or(0)))
-        .filter(|(_, times)| *times != 1)
-        .collect();
+    let popping = client.clone();
+    let work = deliver(&client, JOBS, move |random| popped(popping.clone(), random));
+    let delivery = tokio::time::timeout(HANGS * 3, work).await.expect("it hangs");
     assert_eq!(
-        wrong,
-        [],
-        "jobs and how often they were seen; {:?}",
+        (delivery.lost, delivery.twice),
+        (0, 0),
+        "{:?}",
         client.statistics()
     );
     let blocking = client.statistics().blocking;
@@ -195,27 +152,11 @@ async fn two_thousand_pops_cancelled_at_random_lose_no_job() {
     assert_eq!((blocking.running, blocking.lost, blocking.closed), (0, 0, 0));
 }
 
-/// One pop that ends at a random instant: by its context, or by the drop of its future.
-async fn popped(client: &Client, random: &mut Random, is_dropped: bool) -> Option<String> {
-    let pause = Duration::from_micros(random.below(800));
-    let pop = blpop("jobs", 0.0);
-    if is_dropped {
-        let answer = client.cmd::<(String, String)>(&ROOT, &pop);
-        return tokio::time::timeout(pause, answer)
-            .await
-            .ok()
-            .map(|answer| answer.unwrap().1);
-    }
-    let request = Context::background().with_cancel();
-    let (answer, ()) = tokio::join!(client.cmd::<(String, String)>(&request, &pop), async {
-        tokio::time::sleep(pause).await;
-        request.cancel();
-    });
-    match answer {
-        Ok((_, job)) => Some(job),
-        Err(error) => {
-            assert!(error.is_canceled() && !error.in_doubt(), "{error}");
-            None
-        }
-    }
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn control_two_thousand_pops_of_the_driver_dropped_at_random_lose_jobs() {
+    let Some((server, client)) = redis() else { return };
+    let driver = Driver::connect(&server.url()).await;
+    let work = deliver(&client, JOBS, move |random| driver.clone().popped(random));
+    let delivery = tokio::time::timeout(HANGS * 3, work).await.expect("it hangs");
+    assert!(delivery.lost > 0, "{delivery:?}");
 }

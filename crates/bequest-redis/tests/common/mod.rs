@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test binary uses a part
 
 pub(crate) mod answers;
+pub(crate) mod jobs;
 
 use std::future::Future;
 use std::time::Duration;
