@@ -6,7 +6,7 @@
 //! - foreign answers with a third of the calls given up, beside a naive client.
 //!
 //! Run it with `cargo run --release -p bequest-redis --example figures`, or with a number of calls for the last one; the
-//! default is 1 800 000, of which more than a million are answered.
+//! default is 2 400 000, of which more than a million are answered.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -32,7 +32,7 @@ const GETS: u64 = 200_000;
 const ROUNDS: usize = 9;
 const POPS: usize = 2_000;
 const JOBS: u64 = 10_000;
-const CALLS: u64 = 1_800_000;
+const CALLS: u64 = 2_400_000;
 const NAIVE_CALLS: u64 = 100_000;
 
 #[tokio::main(flavor = "multi_thread")]

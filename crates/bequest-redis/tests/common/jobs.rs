@@ -39,8 +39,15 @@ where
             delivered
         });
     }
-    for job in 0..jobs {
-        push(client, "jobs", job).await;
+    // In bursts about as fast as they are popped: some pops wait, and some find a job.
+    let mut bursts = Random::new(WORKERS + 1);
+    let mut job = 0;
+    while job < jobs {
+        for _ in 0..bursts.below(12).min(jobs - job) {
+            push(client, "jobs", job).await;
+            job += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let mut seen = HashMap::<String, u64>::new();
     while let Some(delivered) = workers.join_next().await {
