@@ -17,6 +17,9 @@ Linux)
     need cc build-essential
     need curl curl
     need node nodejs
+    need jq jq
+    need redis-server redis-server
+    command -v initdb >/dev/null || compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || missing+=(postgresql)
     command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
     if ((${#missing[@]} == 0)); then echo "nothing is missing"; exit 0; fi
     command -v apt-get >/dev/null || { echo "please install: ${missing[*]}" >&2; exit 1; }
@@ -30,6 +33,9 @@ Darwin)
     need cc "(xcode-select --install)"
     need curl curl
     need node node
+    need jq jq
+    need redis-server redis
+    need initdb postgresql
     [[ -d "/Applications/Google Chrome.app" ]] || command -v chromium >/dev/null || missing+=("--cask chromium")
     if ((${#missing[@]} == 0)); then echo "nothing is missing"; exit 0; fi
     echo "please install with Homebrew: ${missing[*]}" >&2
