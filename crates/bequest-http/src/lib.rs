@@ -47,6 +47,8 @@
 //! - [`Limits`](server::Limits): how long each stage may take, and how many of each there may be.
 //! - [`Disconnect`](server::Disconnect) and [`DisconnectLayer`](server::DisconnectLayer): what becomes of a handler whose
 //!   client leaves, for the server or for a route.
+//! - [`Upgrade`](server::Upgrade): the context of a connection that changes to another protocol;
+//!   [`UntilShutdown`](server::UntilShutdown): the mark of an event stream.
 //! - [`Observer`](server::Observer): where the access log and the metrics hang; [`Statistics`](server::Statistics).
 //! - [`Inbound`](server::Inbound): what a request's headers hand down, the caller's deadline first, and from whom it is
 //!   taken. The formats, both ways, are in [`wire`].
@@ -73,7 +75,7 @@
 //!   HTTP/1 by the system's own means (keepalive, and on Linux the time that bytes stay unacknowledged), which ask the next
 //!   machine and not the process behind it.
 //!
-//! What is not noticed so ends with the request limit. Connections can not be upgraded.
+//! What is not noticed so ends with the request limit.
 //!
 //! # Differences
 //!

@@ -138,7 +138,7 @@ impl Attendant {
 }
 
 /// Tells the connection of the end of reading, and then of the failure that may follow.
-async fn watch(conn: Arc<Connection>, lookout: Lookout) {
+pub(super) async fn watch(conn: Arc<Connection>, lookout: Lookout) {
     let state = lookout.departure().await;
     conn.saw(state);
     if state == PeerState::HalfClosed {

@@ -9,9 +9,9 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, ready};
 
-use bequest::{Canceled, Reason};
+use bequest::{Canceled, DoneOwned, Reason};
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, Method, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
@@ -38,6 +38,26 @@ pub struct RequestBody {
     exchange: Held,
     pace: Pace,
 }
+
+/// Says of a response that its body has no end of its own and is ended by the server's shutdown, at once and in good order:
+/// an event stream, a long poll, a log that is followed.
+///
+/// Put into the response's extensions. Without it an open stream uses up the whole [`Limits::drain`](super::Limits::drain)
+/// of a shutdown. The context of its request ends with [`Shutdown`](Reason::Shutdown).
+///
+/// ```
+/// use bequest_http::server::UntilShutdown;
+///
+/// let mut response = http::Response::new("data: an event\n\n".to_owned());
+/// response.extensions_mut().insert(UntilShutdown);
+/// # #[cfg(feature = "axum")]
+/// // With axum, beside the stream itself.
+/// async fn events() -> impl axum::response::IntoResponse {
+///     (axum::Extension(UntilShutdown), "data: an event\n\n")
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UntilShutdown;
 
 pin_project! {
     /// The body of a response on its way to the connection.
@@ -67,6 +87,8 @@ struct Watch {
     announced: Option<u64>,
     /// How many bytes were handed over.
     sent: u64,
+    /// The shutdown of the server, if this body ends with it.
+    shutdown: Option<Pin<Box<DoneOwned>>>,
     /// Waits for the context's end and the time after it. Made when the body first has nothing ready.
     overseer: Option<Pin<Box<dyn Future<Output = Verdict> + Send>>>,
 }
@@ -106,7 +128,7 @@ impl Body for RequestBody {
         let frame = match Pin::new(&mut this.incoming).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
-                std::task::ready!(this.pace.poll_idle(cx, &this.exchange.0));
+                ready!(this.pace.poll_idle(cx, &this.exchange.0));
                 return Poll::Ready(Some(Err(this.too_slow("body idle"))));
             }
         };
@@ -140,15 +162,19 @@ impl<B: Body> ResponseBody<B> {
     pub(super) fn of_service(
         body: B,
         exchange: Arc<Exchange>,
-        status: StatusCode,
-        headers: &HeaderMap,
+        head: &http::response::Parts,
     ) -> ResponseBody<B> {
+        let (status, headers) = (head.status, &head.headers);
         let bodiless = exchange.method() == Method::HEAD
             || status.is_informational()
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let complete = bodiless || body.is_end_stream();
         let announced = content_length(headers).or(body.size_hint().exact());
-        let watch = Watch::new(exchange, status, complete, announced);
+        let mut watch = Watch::new(exchange, status, complete, announced);
+        if head.extensions.get::<UntilShutdown>().is_some() {
+            let draining = watch.exchange.server().draining.clone();
+            watch.shutdown = Some(Box::pin(draining.done_owned()));
+        }
         ResponseBody {
             inner: Inner::Service { body },
             watch,
@@ -190,6 +216,9 @@ where
             }
         };
         let mut body = body;
+        if this.watch.poll_shutdown(cx).is_ready() {
+            return Poll::Ready(None);
+        }
         match panic::catch(|| body.as_mut().poll_frame(cx)) {
             Ok(Poll::Pending) => this.watch.poll_end(cx).map(|end| Some(Err(end.into()))),
             Ok(Poll::Ready(None)) => {
@@ -237,6 +266,7 @@ impl Watch {
             complete,
             announced,
             sent: 0,
+            shutdown: None,
             overseer: None,
         }
     }
@@ -255,6 +285,17 @@ impl Watch {
         let announced_is_out = self.announced.is_some_and(|announced| self.sent >= announced);
         // Trailers come last, and hyper does not ask for more after them.
         self.complete |= last || announced_is_out || frame.is_trailers();
+    }
+
+    /// Ready when the body ends with the server's shutdown: in good order, and its context with the reason.
+    fn poll_shutdown(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let Some(shutdown) = &mut self.shutdown else {
+            return Poll::Pending;
+        };
+        ready!(shutdown.as_mut().poll(cx));
+        self.exchange.tell(Reason::Shutdown);
+        self.complete = true;
+        Poll::Ready(())
     }
 
     /// Ready once the context has ended and the body has had its time to come to an end by itself.

@@ -6,25 +6,24 @@
 //!    that drop it can explain.
 //! 2. While nothing is in flight exactly one limit runs: first byte, header or idle. While something is in flight none of
 //!    these does; the requests have their own. The limit on stalled writes runs whenever a write waits.
-//! 3. Limits are looked at by a slow tick, not by a timer for each request. The tick is no longer than the shortest of
-//!    them, and when it finds less time gone than the limit it sleeps for the exact rest, so none is ever late.
 
 use std::fmt;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bequest::{CancelScope, Context, Reason};
 use bytes::BytesMut;
+use http::{Method, StatusCode};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
-use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::attend::Attendant;
 use super::disconnect::Disconnect;
+use super::drive::{Over, drive};
 use super::exchange::Exchange;
 use super::observe::ConnInfo;
 use super::peer::{HalfClose, PeerState, Presence};
@@ -34,6 +33,7 @@ use super::silence;
 use super::socket::{Lookout, Socket};
 use super::statistics::{Gauge, Raised};
 use super::streams::Streams;
+use super::upgrade::{self, Upgrade};
 use super::wire::{self, Protocol, Wire};
 
 /// The most that HTTP/1 buffers of what a client sent, and so the largest header.
@@ -58,6 +58,12 @@ pub(super) struct Connection {
     heard: AtomicBool,
     /// The exchange that was begun last, until its stream is started. HTTP/2 only.
     beginning: Mutex<Option<Weak<Exchange>>>,
+    /// The owner of the context of a protocol that the client asks to change to.
+    upgrade: Mutex<Option<CancelScope>>,
+    /// Whether that change was answered for. Written by whoever answers.
+    switches: AtomicBool,
+    /// Told when nobody holds the socket for reading and writing any more.
+    let_go: Notify,
     /// Told when nothing can be answered any more.
     departed: Notify,
     /// Handlers of this connection that run on without it, or in it in their grace.
@@ -84,16 +90,6 @@ pub(super) struct Place {
     _of_connection: Raised,
     _of_server: Raised,
     _of_kind: Raised,
-}
-
-/// Why hyper's future is not polled any more.
-enum Over {
-    /// It finished by itself.
-    Finished(hyper::Result<()>),
-    /// A limit passed.
-    Limit(&'static str),
-    /// The client takes nothing more, or has closed what can not be half-closed.
-    Departed,
 }
 
 /// Reports the close on every way out.
@@ -124,6 +120,9 @@ impl Connection {
             is_http2: AtomicBool::new(false),
             heard: AtomicBool::new(false),
             beginning: Mutex::default(),
+            upgrade: Mutex::default(),
+            switches: AtomicBool::new(false),
+            let_go: Notify::new(),
             departed: Notify::new(),
             lingering: Gauge::default(),
             server,
@@ -214,6 +213,34 @@ impl Connection {
         self.beginning().take()
     }
 
+    /// A request asks for another protocol: makes the context of that.
+    pub(super) fn offer_upgrade(&self) -> Upgrade {
+        let scope = self.context.with_cancel().named("upgrade");
+        let upgrade = Upgrade::of(&scope);
+        let former = self.upgrade().replace(scope);
+        // Outside the lock, as its end may run anything.
+        drop(former);
+        upgrade
+    }
+
+    /// An answer has been given: takes note if it changes the protocol.
+    pub(super) fn answers_upgrade(&self, method: &Method, status: StatusCode) {
+        let connects = *method == Method::CONNECT && status.is_success();
+        if status == StatusCode::SWITCHING_PROTOCOLS || connects {
+            self.switches.store(true, Relaxed);
+        }
+    }
+
+    /// Nobody reads or writes the socket any more.
+    pub(super) fn lets_go(&self) {
+        self.let_go.notify_one();
+    }
+
+    /// Waits for that.
+    pub(super) async fn let_go(&self) {
+        self.let_go.notified().await;
+    }
+
     /// Whether a request is being served.
     pub(super) fn is_busy(&self) -> bool {
         self.activity().in_flight > 0
@@ -291,7 +318,8 @@ impl Connection {
             Ok(protocol) => protocol,
             Err(reason) => return self.scope.cancel_for(reason),
         };
-        let lookout = self.server.watch.then(|| socket.lookout());
+        let outlook = socket.lookout();
+        let lookout = self.server.watch.then(|| outlook.clone());
         let wire = Wire::new(socket, store, protocol, self.clone());
         let attendant = Attendant::new(self.clone(), wire.tap(), lookout.clone());
         let service = ConnectionService::new(self.clone(), service);
@@ -305,7 +333,13 @@ impl Connection {
                 builder.half_close(true);
                 builder.header_read_timeout(None).max_buf_size(HTTP1_BUFFER);
                 let http = builder.serve_connection(TokioIo::new(wire), service);
-                self.drive(pin!(http), attendant).await;
+                let mut http = pin!(http.with_upgrades());
+                let over = drive(self, http.as_mut(), attendant).await;
+                // From here on hyper's future is still there (invariant 1).
+                if let (Over::Finished(Ok(())), Some(scope)) = (&over, self.take_upgrade()) {
+                    upgrade::outlive(self, scope, &outlook).await;
+                }
+                self.end(over);
             }
             Protocol::Http2 => {
                 self.is_http2.store(true, Relaxed);
@@ -314,10 +348,17 @@ impl Connection {
                 builder.keep_alive_interval(silence::ping_interval(&self.server.limits));
                 // The answer is for `silence` to judge.
                 builder.keep_alive_timeout(silence::LONGEST);
-                let http = builder.serve_connection(TokioIo::new(wire), service);
-                self.drive(pin!(http), attendant).await;
+                let mut http = pin!(builder.serve_connection(TokioIo::new(wire), service));
+                let over = drive(self, http.as_mut(), attendant).await;
+                self.end(over);
             }
         }
+    }
+
+    /// The owner of the upgrade's context, if the protocol has been changed.
+    fn take_upgrade(&self) -> Option<CancelScope> {
+        let scope = self.upgrade().take();
+        scope.filter(|_| self.switches.load(Relaxed))
     }
 
     /// Waits for the first bytes and finds out the protocol, within the limits. What is idle here ends with the drain.
@@ -351,36 +392,7 @@ impl Connection {
         state.reason().unwrap_or(Reason::ClientGone)
     }
 
-    /// Polls hyper's future to its end, to a limit, or through the drain; then ends the context (invariant 1).
-    async fn drive<H>(&self, mut http: Pin<&mut H>, mut attendant: Attendant)
-    where
-        H: GracefulConnection<Error = hyper::Error>,
-    {
-        let limits = &self.server.limits;
-        let over = tokio::select! {
-            biased;
-            result = attendant.attend(http.as_mut()) => Some(Over::Finished(result)),
-            () = self.departure_seen() => Some(Over::Departed),
-            limit = self.limit_passed(limits.idle) => Some(Over::Limit(limit)),
-            _ = self.server.draining.done() => None,
-        };
-        let over = match over {
-            Some(over @ (Over::Finished(_) | Over::Departed | Over::Limit("header" | "write stall"))) => over,
-            orderly => {
-                http.as_mut().graceful_shutdown();
-                self.restart_idle();
-                let last = tokio::select! {
-                    biased;
-                    result = attendant.attend(http.as_mut()) => Over::Finished(result),
-                    () = self.departure_seen() => Over::Departed,
-                    limit = self.limit_passed(limits.drain_grace) => Over::Limit(limit),
-                };
-                orderly.unwrap_or(last)
-            }
-        };
-        self.end(over);
-    }
-
+    /// Ends the context with the reason that fits.
     fn end(&self, over: Over) {
         match over {
             _ if self.peer.state() > PeerState::Open => self.scope.cancel_for(self.departure()),
@@ -395,7 +407,7 @@ impl Connection {
     }
 
     /// Waits until nothing can be answered any more.
-    async fn departure_seen(&self) {
+    pub(super) async fn departure_seen(&self) {
         let silent = async {
             match self.is_http2.load(Relaxed) {
                 true => silence::silence(self).await,
@@ -408,37 +420,29 @@ impl Connection {
         }
     }
 
-    /// Waits until a limit of invariant 2 has passed, and says which.
-    async fn limit_passed(&self, idle: Duration) -> &'static str {
-        let (header, write_stall) = (self.server.limits.header, self.server.limits.write_stall);
-        let tick = header.min(idle).min(write_stall);
-        loop {
-            let now = self.server.stopwatch.now();
-            let rest_of = |limit: Duration, since: Duration| limit.saturating_sub(now.saturating_sub(since));
-            let nearest = {
-                let activity = self.activity();
-                let waiting = match (activity.in_flight, activity.header_since) {
-                    (0, Some(since)) => Some((rest_of(header, since), "header")),
-                    (0, None) => Some((rest_of(idle, activity.idle_since), "idle")),
-                    _ => None,
-                };
-                let stalled = activity.stalled_since;
-                let stalled = stalled.map(|since| (rest_of(write_stall, since), "write stall"));
-                waiting.into_iter().chain(stalled).min()
-            };
-            match nearest {
-                Some((Duration::ZERO, name)) => return name,
-                nearest => {
-                    let rest = nearest.map_or(tick, |(rest, _)| rest);
-                    self.server.pause(rest.min(tick)).await;
-                }
-            }
-        }
+    /// The limit of invariant 2 that passes next, and what is left of it.
+    pub(super) fn nearest_limit(&self, idle: Duration) -> Option<(Duration, &'static str)> {
+        let limits = &self.server.limits;
+        let now = self.server.stopwatch.now();
+        let rest_of = |limit: Duration, since: Duration| limit.saturating_sub(now.saturating_sub(since));
+        let activity = self.activity();
+        let waiting = match (activity.in_flight, activity.header_since) {
+            (0, Some(since)) => Some((rest_of(limits.header, since), "header")),
+            (0, None) => Some((rest_of(idle, activity.idle_since), "idle")),
+            _ => None,
+        };
+        let stalled = activity.stalled_since;
+        let stalled = stalled.map(|since| (rest_of(limits.write_stall, since), "write stall"));
+        waiting.into_iter().chain(stalled).min()
     }
 
-    fn restart_idle(&self) {
+    pub(super) fn restart_idle(&self) {
         let now = self.server.stopwatch.now();
         self.activity().idle_since = now;
+    }
+
+    fn upgrade(&self) -> MutexGuard<'_, Option<CancelScope>> {
+        self.upgrade.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn beginning(&self) -> MutexGuard<'_, Option<Weak<Exchange>>> {

@@ -181,6 +181,7 @@ impl Exchange {
     /// Records the status that goes to the client.
     pub(super) fn answered(&self, status: StatusCode) {
         let late = self.scope.err().is_some_and(|end| is_departure(end.reason()));
+        self.conn.answers_upgrade(&self.method, status);
         self.late.store(late, Relaxed);
         self.status.store(status.as_u16(), Relaxed);
     }

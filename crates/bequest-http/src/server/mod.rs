@@ -36,6 +36,7 @@ mod body;
 mod builder;
 mod connection;
 mod disconnect;
+mod drive;
 mod exchange;
 mod frames;
 mod inbound;
@@ -51,9 +52,10 @@ mod silence;
 mod socket;
 mod statistics;
 mod streams;
+mod upgrade;
 mod wire;
 
-pub use body::RequestBody;
+pub use body::{RequestBody, UntilShutdown};
 pub use builder::{Builder, ServeError};
 pub use disconnect::{Disconnect, DisconnectLayer, DisconnectService};
 pub use inbound::{CallerDeadline, Inbound, Refusal, Trusted, Unreadable};
@@ -66,6 +68,7 @@ pub use panic::{Panic, Place};
 pub use peer::{HalfClose, Peer, PeerState};
 pub use shutdown::Summary;
 pub use statistics::{Snapshot, Statistics};
+pub use upgrade::Upgrade;
 
 /// An error of any type, as services and bodies have them.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -119,6 +119,9 @@ impl<S: App> hyper::service::Service<Request<Incoming>> for ConnectionService<S>
             .unwrap_or(context);
         parts.extensions.insert(context);
         parts.extensions.insert(self.conn.info().clone());
+        if parts.extensions.get::<hyper::upgrade::OnUpgrade>().is_some() {
+            parts.extensions.insert(self.conn.offer_upgrade());
+        }
         parts.extensions.insert(Peer(self.conn.peer().clone()));
         parts.extensions.insert(ExchangeHandle(Arc::downgrade(&exchange)));
         let request = Request::from_parts(parts, RequestBody::new(incoming, exchange.clone()));
@@ -178,7 +181,7 @@ where
             Ok(response) => {
                 let (parts, body) = response.into_parts();
                 let exchange = self.exchange.clone();
-                let body = ResponseBody::of_service(body, exchange, parts.status, &parts.headers);
+                let body = ResponseBody::of_service(body, exchange, &parts);
                 Response::from_parts(parts, body)
             }
             Err(error) => {

@@ -44,6 +44,15 @@ impl Socket {
     }
 }
 
+impl Lookout {
+    /// Closes both directions, whoever holds the socket.
+    pub(super) fn hang_up(&self) {
+        let stream: &TcpStream = (*self.0).as_ref();
+        // Fails only if the connection is over already.
+        let _ = SockRef::from(stream).shutdown(std::net::Shutdown::Both);
+    }
+}
+
 #[cfg(any(target_os = "linux", target_os = "android"))]
 impl Lookout {
     /// What the client has done to the connection as far as the runtime knows: no system call, no wait.

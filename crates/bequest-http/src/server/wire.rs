@@ -214,6 +214,12 @@ pub(super) async fn protocol(socket: &mut Socket, store: &mut BytesMut) -> io::R
     }
 }
 
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.conn.lets_go();
+    }
+}
+
 impl AsyncRead for Wire {
     fn poll_read(
         self: Pin<&mut Self>,

@@ -7,6 +7,7 @@ mod common;
 
 mod control;
 mod disconnect;
+mod event_stream;
 #[cfg(feature = "axum")]
 mod extractor;
 mod go_http1;
@@ -21,3 +22,4 @@ mod shutdown;
 mod slow;
 mod stand_in;
 mod storm;
+mod upgrade;

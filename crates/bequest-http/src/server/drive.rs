@@ -1,0 +1,108 @@
+//! Driving hyper's future for one connection: to its end, to a limit, or through the drain.
+//!
+//! # Invariants
+//!
+//! 1. Limits are looked at by a slow tick, not by a timer for each request. The tick is no longer than the shortest of
+//!    them, and when it finds less time gone than the limit it sleeps for the exact rest, so none is ever late.
+//! 2. A client that has left, a header that is late and writes that stall are not worth an orderly close.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::HttpService;
+use hyper_util::rt::TokioIo;
+
+use super::BoxError;
+use super::attend::Attendant;
+use super::connection::Connection;
+use super::streams::Streams;
+use super::wire::Wire;
+
+/// Why hyper's future is not polled any more.
+pub(super) enum Over {
+    /// It finished by itself.
+    Finished(hyper::Result<()>),
+    /// A limit passed.
+    Limit(&'static str),
+    /// The client takes nothing more, or has closed what can not be half-closed.
+    Departed,
+}
+
+/// hyper's future of a connection, of either protocol.
+pub(super) trait Engine: Future<Output = hyper::Result<()>> {
+    /// Lets it take no further requests, and end once those in flight are answered.
+    fn close(self: Pin<&mut Self>);
+}
+
+/// Polls hyper's future to its end, to a limit, or through the drain.
+pub(super) async fn drive<H: Engine>(
+    conn: &Connection,
+    mut http: Pin<&mut H>,
+    mut attendant: Attendant,
+) -> Over {
+    let limits = &conn.server().limits;
+    let over = tokio::select! {
+        biased;
+        result = attendant.attend(http.as_mut()) => Some(Over::Finished(result)),
+        () = conn.departure_seen() => Some(Over::Departed),
+        limit = limit_passed(conn, limits.idle) => Some(Over::Limit(limit)),
+        _ = conn.server().draining.done() => None,
+    };
+    if let Some(over @ (Over::Finished(_) | Over::Departed | Over::Limit("header" | "write stall"))) = over {
+        return over;
+    }
+    http.as_mut().close();
+    conn.restart_idle();
+    let last = tokio::select! {
+        biased;
+        result = attendant.attend(http.as_mut()) => Over::Finished(result),
+        () = conn.departure_seen() => Over::Departed,
+        limit = limit_passed(conn, limits.drain_grace) => Over::Limit(limit),
+    };
+    over.unwrap_or(last)
+}
+
+/// Waits until a limit of the connection has passed, and says which.
+async fn limit_passed(conn: &Connection, idle: Duration) -> &'static str {
+    let limits = &conn.server().limits;
+    let tick = limits.header.min(idle).min(limits.write_stall);
+    loop {
+        match conn.nearest_limit(idle) {
+            Some((Duration::ZERO, name)) => return name,
+            nearest => {
+                let rest = nearest.map_or(tick, |(rest, _)| rest);
+                conn.server().pause(rest.min(tick)).await;
+            }
+        }
+    }
+}
+
+impl<S, B> Engine for http1::UpgradeableConnection<TokioIo<Wire>, S>
+where
+    S: HttpService<Incoming, ResBody = B>,
+    S::Error: Into<BoxError>,
+    B: Body + 'static,
+    B::Error: Into<BoxError>,
+{
+    fn close(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S, B> Engine for http2::Connection<TokioIo<Wire>, S, Streams>
+where
+    S: HttpService<Incoming, ResBody = B>,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    fn close(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}

@@ -1,0 +1,109 @@
+//! Connections that change to another protocol (WebSocket, `CONNECT`): the request is over, the connection is not.
+//!
+//! The request's context ends with the `101`, as its response has ended. What speaks the new protocol has a context of its
+//! own, found beside it from the start.
+//!
+//! # Invariants
+//!
+//! 1. The task of the connection stays until nobody holds the socket any more: it counts as a connection, and shutdown
+//!    waits for it within its bounds.
+//! 2. At the last step of the shutdown the socket is hung up, whoever holds it.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use bequest::{CancelScope, Context, Reason};
+
+use super::attend;
+use super::connection::Connection;
+use super::peer::PeerState;
+use super::socket::Lookout;
+
+/// The context of the protocol that a connection changes to. Found in the extensions of a request that asks for it, beside
+/// `hyper::upgrade::OnUpgrade`.
+///
+/// It ends with [`ClientGone`](Reason::ClientGone) when the client closes its sending side or resets the connection, read
+/// or unread; with [`Shutdown`](Reason::Shutdown) as soon as the server begins to shut down, so that there is time for a
+/// farewell; and with [`ResponseEnded`](Reason::ResponseEnded) once the socket is dropped. At the latest it ends with the
+/// connection, also if the protocol is never changed.
+///
+/// # Example: an echo that stops when it is told
+///
+/// ```
+/// use bequest_http::server::{RequestBody, Upgrade};
+/// use http::{Request, Response, StatusCode, header};
+/// use hyper_util::rt::TokioIo;
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// async fn echo(mut request: Request<RequestBody>) -> Response<String> {
+///     let Some(upgrade) = request.extensions().get::<Upgrade>().cloned() else {
+///         return Response::new("ask for an upgrade".to_owned());
+///     };
+///     let socket = hyper::upgrade::on(&mut request);
+///     tokio::spawn(async move {
+///         let mut socket = TokioIo::new(socket.await?);
+///         let mut buffer = [0; 1024];
+///         while let Ok(Ok(size @ 1..)) = upgrade.context().run(socket.read(&mut buffer)).await {
+///             if socket.write_all(&buffer[..size]).await.is_err() {
+///                 break;
+///             }
+///         }
+///         Ok::<_, hyper::Error>(())
+///     });
+///     let mut response = Response::new(String::new());
+///     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+///     response.headers_mut().insert(header::CONNECTION, "upgrade".parse().unwrap());
+///     response.headers_mut().insert(header::UPGRADE, "echo".parse().unwrap());
+///     response
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Upgrade(Context);
+
+impl Upgrade {
+    /// The context.
+    pub fn context(&self) -> &Context {
+        &self.0
+    }
+
+    /// The handle on a scope.
+    pub(super) fn of(scope: &CancelScope) -> Upgrade {
+        Upgrade(scope.context())
+    }
+}
+
+/// Hangs up on every way out.
+struct HangUp<'a>(&'a Lookout);
+
+impl Drop for HangUp<'_> {
+    fn drop(&mut self) {
+        self.0.hang_up();
+    }
+}
+
+/// Looks after a connection that has changed its protocol, until nobody holds its socket any more or the client has left.
+pub(super) async fn outlive(conn: &Arc<Connection>, scope: CancelScope, socket: &Lookout) {
+    let _hang_up = HangUp(socket);
+    let watch = async {
+        if conn.server().watch {
+            attend::watch(conn.clone(), socket.clone()).await;
+        }
+        std::future::pending::<()>().await
+    };
+    let told = async {
+        conn.server().draining.done().await;
+        scope.cancel_for(Reason::Shutdown);
+        std::future::pending::<()>().await
+    };
+    let (watch, told) = (pin!(watch), pin!(told));
+    tokio::select! {
+        () = conn.let_go() => {}
+        () = watch => {}
+        () = told => {}
+    }
+    let reason = match conn.peer().state() {
+        PeerState::Open => Reason::ResponseEnded,
+        _ => conn.departure(),
+    };
+    scope.cancel_for(reason);
+}

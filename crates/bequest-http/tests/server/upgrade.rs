@@ -1,0 +1,160 @@
+//! Connections that change their protocol: a context of their own, that sees what becomes of the client and the server.
+
+use std::time::Duration;
+
+use bequest::{Context, Reason};
+use bequest_http::server::{RequestBody, Server, Upgrade, service_fn};
+use http::{Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+use super::common::{Http1, TestBody, TestClock, TestServer, full, guard, until};
+
+/// What the handler tells of an upgrade.
+struct Upgraded {
+    request: Context,
+    upgrade: Context,
+    socket: TokioIo<hyper::upgrade::Upgraded>,
+}
+
+const ASK: &str = "GET / HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+
+/// A server that changes the protocol whenever it is asked, and hands the socket to the test.
+async fn start(root: Context) -> (TestServer, mpsc::UnboundedReceiver<Upgraded>) {
+    let (tell, told) = mpsc::unbounded_channel();
+    let service = service_fn(move |mut request: Request<RequestBody>| {
+        let tell = tell.clone();
+        async move {
+            let Some(upgrade) = request.extensions().get::<Upgrade>().cloned() else {
+                return full("nothing asked");
+            };
+            let ctx = request.extensions().get::<Context>().expect("a context").clone();
+            let socket = hyper::upgrade::on(&mut request);
+            tokio::spawn(async move {
+                let upgraded = Upgraded {
+                    request: ctx,
+                    upgrade: upgrade.context().clone(),
+                    socket: TokioIo::new(socket.await.expect("an upgrade")),
+                };
+                // A test that has ended hears nothing any more.
+                let _ = tell.send(upgraded);
+            });
+            switching()
+        }
+    });
+    (TestServer::with(Server::builder(), root, service).await, told)
+}
+
+fn switching() -> Response<TestBody> {
+    let mut response = full("");
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, header::HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, header::HeaderValue::from_static("echo"));
+    response
+}
+
+async fn upgraded(server: &TestServer, told: &mut mpsc::UnboundedReceiver<Upgraded>) -> (Http1, Upgraded) {
+    let mut client = Http1::connect(server.addr).await;
+    client.send(ASK).await;
+    assert_eq!(client.head().await.status, 101);
+    let upgraded = guard("the upgrade", told.recv()).await.expect("a handler");
+    (client, upgraded)
+}
+
+#[tokio::test]
+async fn an_upgrade_outlives_its_request_and_sees_its_client_leave() {
+    let (server, mut told) = start(Context::background()).await;
+    let (mut client, mut upgraded) = upgraded(&server, &mut told).await;
+    assert_eq!(
+        guard("the request", upgraded.request.done()).await.reason(),
+        Reason::ResponseEnded
+    );
+    assert!(!upgraded.upgrade.is_done());
+    client.send("ping").await;
+    let mut got = [0; 4];
+    guard("the bytes", upgraded.socket.read_exact(&mut got))
+        .await
+        .expect("an open socket");
+    assert_eq!(&got, b"ping");
+    upgraded.socket.write_all(b"pong").await.expect("an open socket");
+    guard("the answer", client.stream.read_exact(&mut got))
+        .await
+        .expect("an open socket");
+    assert_eq!(&got, b"pong");
+    // Left unread: nobody waits on the socket when the client goes.
+    client.send("unread").await;
+    drop(client);
+    let end = guard("the departure", upgraded.upgrade.done()).await;
+    assert_eq!(end.reason(), Reason::ClientGone);
+    assert_eq!(server.statistics.snapshot().connections, 1);
+    drop(upgraded.socket);
+    until("the connection to be over", || {
+        server.statistics.snapshot().connections == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_upgrade_ends_with_its_socket() {
+    let (mut server, mut told) = start(Context::background()).await;
+    let (mut client, upgraded) = upgraded(&server, &mut told).await;
+    drop(upgraded.socket);
+    assert_eq!(
+        guard("the end", upgraded.upgrade.done()).await.reason(),
+        Reason::ResponseEnded
+    );
+    assert_eq!(client.rest().await, "");
+    assert_eq!(server.events.closed().await.reason(), Reason::ResponseEnded);
+}
+
+#[tokio::test]
+async fn an_upgrade_hears_of_the_shutdown_at_once_and_is_hung_up_at_its_last_step() {
+    let clock = TestClock::new();
+    let (server, mut told) = start(clock.context()).await;
+    let (mut client, mut upgraded) = upgraded(&server, &mut told).await;
+    server.process.cancel_for(Reason::Shutdown);
+    let end = guard("the shutdown", upgraded.upgrade.done()).await;
+    assert_eq!(
+        (end.reason(), clock.elapsed()),
+        (Reason::Shutdown, Duration::ZERO)
+    );
+    upgraded
+        .socket
+        .write_all(b"bye")
+        .await
+        .expect("there is time for a farewell");
+    let step = Duration::from_millis(500);
+    let (summary, waited) = clock.step_until(step, "the last step", server.ended()).await;
+    assert!(
+        waited >= Duration::from_secs(12),
+        "the drain and the grace, not {waited:?}"
+    );
+    assert_eq!(summary.unfinished, 0);
+    assert_eq!(client.rest().await, "bye");
+    let mut rest = Vec::new();
+    let read = guard("the hang-up", upgraded.socket.read_to_end(&mut rest)).await;
+    assert!(read.is_err() || rest.is_empty());
+}
+
+#[tokio::test]
+async fn an_upgrade_that_takes_the_shutdown_to_heart_delays_nothing() {
+    let clock = TestClock::new();
+    let (server, mut told) = start(clock.context()).await;
+    let (_client, upgraded) = upgraded(&server, &mut told).await;
+    tokio::spawn(async move {
+        upgraded.upgrade.done().await;
+        drop(upgraded.socket);
+    });
+    server.stop().await;
+    assert_eq!(clock.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test]
+async fn a_request_that_asks_for_nothing_is_offered_nothing() {
+    let (server, _told) = start(Context::background()).await;
+    let mut client = Http1::connect(server.addr).await;
+    client.request("GET", "/").await;
+    assert_eq!(client.answer().await.body, "nothing asked");
+}
