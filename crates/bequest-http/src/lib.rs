@@ -52,6 +52,8 @@
 //! - [`Observer`](server::Observer): where the access log and the metrics hang; [`Statistics`](server::Statistics).
 //! - [`Inbound`](server::Inbound): what a request's headers hand down, the caller's deadline first, and from whom it is
 //!   taken. The formats, both ways, are in [`wire`].
+//! - `client::Client` (feature `client`): requests that end with their context, and take the remaining time along;
+//!   `client::ContextLayer` does the same around any tower client.
 //! - `axum::Ctx` (feature `axum`): the context as an extractor. Without it: `request.extensions().get::<Context>()`,
 //!   and [`ConnInfo`](server::ConnInfo) and [`Peer`](server::Peer) beside it.
 //!
@@ -97,6 +99,8 @@
 
 #[cfg(feature = "axum")]
 pub mod axum;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod server;
 pub mod wire;
 

@@ -1,0 +1,116 @@
+//! Setting a client up.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::dial::{Connector, Dialler};
+use super::hosts::Hosts;
+use super::ready::Client;
+use crate::wire::Outbound;
+
+/// The settings of a client that is about to be made. Made by [`Client::builder`].
+#[must_use = "a builder does nothing until `build` is called"]
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    limits: Limits,
+    outbound: Outbound,
+    is_http2: bool,
+}
+
+/// A client's limits. A parameter struct: name what differs and take the rest from [`Limits::default`].
+///
+/// ```
+/// use bequest_http::client::Limits;
+/// use std::time::Duration;
+///
+/// let limits = Limits { exchanges_per_host: 8, ..Limits::default() };
+/// assert_eq!(limits.connect, Duration::from_secs(10));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// From the beginning of a dial to a connection. It goes on without its request, up to here. Default 10 s.
+    pub connect: Duration,
+    /// From the call to the end of the answer's body, as a deadline below the caller's. Default 60 s. Reason
+    /// `Limit("exchange")`.
+    pub exchange: Duration,
+    /// How long a connection is kept without use. Default 90 s.
+    pub idle: Duration,
+    /// How many connections of one host are kept without use. Default 32.
+    pub idle_per_host: usize,
+    /// How many exchanges one host may have at once; further ones wait their turn. Default 256.
+    pub exchanges_per_host: usize,
+}
+
+impl Builder {
+    /// Sets the limits; [`Limits::default`] otherwise.
+    pub fn limits(mut self, limits: Limits) -> Builder {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets what goes out with each request; [`Outbound::default`] otherwise: the remaining time, and nothing else.
+    pub fn outbound(mut self, outbound: Outbound) -> Builder {
+        self.outbound = outbound;
+        self
+    }
+
+    /// Speaks HTTP/2 from the first byte, to peers that are known to understand it. HTTP/1.1 otherwise.
+    pub fn http2(mut self) -> Builder {
+        self.is_http2 = true;
+        self
+    }
+
+    /// A client for `http` URIs.
+    ///
+    /// # Panics
+    ///
+    /// The client is to be used inside a tokio runtime with its timer enabled, and panics elsewhere.
+    pub fn build(self) -> Client {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        self.build_with(connector)
+    }
+
+    /// A client that dials with `connector`, for example one that speaks TLS.
+    pub fn build_with<C: Connector>(self, connector: C) -> Client<C> {
+        let pool = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(self.limits.idle)
+            .pool_max_idle_per_host(self.limits.idle_per_host)
+            .http2_only(self.is_http2)
+            .build(Dialler::new(connector, self.limits.clone()));
+        Client {
+            pool,
+            hosts: Arc::new(Hosts::new(self.limits.exchanges_per_host)),
+            is_http2: self.is_http2,
+            exchange: self.limits.exchange,
+            outbound: Arc::new(self.outbound),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connect: Duration::from_secs(10),
+            exchange: Duration::from_secs(60),
+            idle: Duration::from_secs(90),
+            idle_per_host: 32,
+            exchanges_per_host: 256,
+        }
+    }
+}
+
+impl<C: Connector> fmt::Debug for Client<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("exchange", &self.exchange)
+            .field("outbound", &self.outbound)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,77 @@
+//! One exchange under its context: the part that [`Client`](super::Client) and [`ContextLayer`](super::ContextLayer) share.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use bequest::{CancelScope, Context, Reason};
+use http::Response;
+use http::request::Parts;
+use http_body::Body;
+
+use super::BoxError;
+use super::body::ResponseBody;
+use super::error::{Error, Step, Why};
+use crate::wire::Outbound;
+
+/// An exchange that has begun. Its drop ends its context.
+pub(super) struct Call {
+    scope: CancelScope,
+    margin: Duration,
+}
+
+impl Call {
+    /// Begins an exchange for `ctx`, of at most `limit`, and writes into the head what goes along.
+    pub(super) fn begin(
+        ctx: &Context,
+        limit: Duration,
+        outbound: &Outbound,
+        head: &mut Parts,
+    ) -> Result<Call, Error> {
+        let scope = ctx
+            .with_timeout(limit)
+            .named("exchange")
+            .reason(Reason::Limit("exchange"));
+        let call = Call {
+            scope,
+            margin: outbound.margin,
+        };
+        if let Some(end) = call.scope.err() {
+            return Err(call.error(Step::Waiting, Why::Ended(end)));
+        }
+        match outbound.apply(&call.scope, head) {
+            Ok(()) => Ok(call),
+            Err(little) => Err(call.error(Step::Waiting, Why::TooLittle(little))),
+        }
+    }
+
+    /// Does a part of the exchange, unless the context ends first; work that has finished wins a tie.
+    pub(super) async fn run<T, E: Into<BoxError>>(
+        &self,
+        step: impl Fn() -> Step,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Error> {
+        // Pinned here, so that the step is asked for before the work is dropped and looks finished.
+        let mut work = pin!(self.scope.run(work));
+        let why = match work.as_mut().await {
+            Ok(Ok(done)) => return Ok(done),
+            Ok(Err(error)) => Why::Failed(error.into()),
+            Err(end) => Why::Ended(end),
+        };
+        Err(self.error(step(), why))
+    }
+
+    /// The answer, whose body ends with the context. `place` is given back when the body is at its end or dropped.
+    pub(super) fn answer<R, P>(self, response: Response<R>, place: P) -> Response<ResponseBody<R>>
+    where
+        R: Body + Send + 'static,
+        P: Send + Sync + 'static,
+    {
+        let margin = self.margin;
+        response.map(|body| ResponseBody::new(body, self.scope, margin, Box::new(place)))
+    }
+
+    fn error(&self, step: Step, why: Why) -> Error {
+        Error::new(step, why, self.margin)
+    }
+}

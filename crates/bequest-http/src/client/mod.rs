@@ -1,0 +1,41 @@
+//! The client: requests that end with their context, from the wait for a connection to the last byte of the answer.
+//!
+//! Here lives what a context does to an exchange; the protocols and the pool of used connections are hyper's. There are
+//! two ways in: [`Client`], ready to use, and [`ContextLayer`], which does the same around any tower client.
+//!
+//! ```text
+//! step       Waiting ──► Dialling ──► Sending ──► Answering ──► Reading
+//! waits for  its turn    a connection  the peer    the head      the body
+//! ends by    leaving     leaving; the  resetting the stream on HTTP/2, where the connection stays;
+//!            the queue   dial goes on  closing the connection on HTTP/1
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. When its context ends, an exchange ends, whatever step it is in and whether or not anybody polls its body.
+//! 2. A connection that was given up in the middle of an exchange is not used for another one. A dial that was given up
+//!    goes on, within its limit, and what comes of it is kept for the next request.
+//! 3. An exchange holds its place under [`Limits::exchanges_per_host`] until its body is at its end or dropped, and nothing
+//!    of it stays behind then: no callback, no timer, no task.
+//! 4. The error of an exchange that ended with its context is the context's, the same on both protocols; how the protocol
+//!    engine noticed is not told.
+
+mod body;
+mod builder;
+mod call;
+mod dial;
+mod error;
+mod hosts;
+mod layer;
+mod ready;
+mod sending;
+
+pub use body::ResponseBody;
+pub use builder::{Builder, Limits};
+pub use dial::Connector;
+pub use error::{Error, Step};
+pub use layer::{ContextLayer, ContextService};
+pub use ready::Client;
+
+/// An error of any type, as services and bodies have them.
+type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,0 +1,87 @@
+//! The body of a request as the engine sends it, which notes when it is at its end.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context as TaskContext, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::BoxError;
+
+/// A body of any type, so that one pool can send them all.
+pub(super) type AnyBody = Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>;
+
+/// Whether a request's body has been handed over to the connection to its end.
+#[derive(Clone, Debug)]
+pub(super) struct Sent(Arc<AtomicBool>);
+
+pin_project_lite::pin_project! {
+    /// A body that notes its end.
+    pub(super) struct Sending<B> {
+        #[pin]
+        body: B,
+        sent: Sent,
+    }
+
+    impl<B> PinnedDrop for Sending<B> {
+        fn drop(this: Pin<&mut Self>) {
+            // The engine lets go of a body that it needs no more of, without asking for its end.
+            this.project().sent.note();
+        }
+    }
+}
+
+/// A body made ready to be sent, and the note of its end.
+pub(super) fn sending<B>(body: B) -> (AnyBody, Sent)
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let sent = Sent(Arc::new(AtomicBool::new(body.is_end_stream())));
+    let body = Sending {
+        body,
+        sent: sent.clone(),
+    };
+    (Box::pin(body), sent)
+}
+
+impl Sent {
+    pub(super) fn is_all(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+
+    fn note(&self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+impl<B> Body for Sending<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.project();
+        let frame = ready!(this.body.poll_frame(cx));
+        if frame.is_none() {
+            this.sent.note();
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
