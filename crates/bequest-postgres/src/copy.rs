@@ -61,9 +61,7 @@ pub(crate) async fn copy_in(ctx: &Context, mut lease: Lease, sql: &str) -> Resul
     let client = lease.client();
     // Until the server has begun to copy, an error makes it answer once more than the driver expects.
     lease.spoil(true);
-    let begun = lease
-        .send(wanted, Sent::Stoppable, client.copy_in(&statement))
-        .await;
+    let begun = lease.send(wanted, Sent::CopyIn, client.copy_in(&statement)).await;
     let sink = Box::pin(begun.map_err(running)?);
     lease.spoil(false);
     Ok(CopyIn(Held::new(ctx, sink, lease)))
@@ -123,7 +121,7 @@ impl CopyIn {
         let ctx = self.0.context();
         let mut on = self.0.take().ok_or_else(|| over(ctx))?;
         let finishing = on.it.as_mut().finish();
-        let rows = on.lease.drive(alone(ctx), Sent::Stoppable, finishing).await;
+        let rows = on.lease.drive(alone(ctx), Sent::CopyIn, finishing).await;
         rows.map_err(|ended| ended.at(Step::Reading))
     }
 }

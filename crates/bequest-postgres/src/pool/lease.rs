@@ -58,6 +58,9 @@ pub(super) struct Flight {
 pub(crate) enum Sent {
     /// It is cancelled.
     Stoppable,
+    /// A `COPY` that comes in. It is failed by the end of its data. A cancel would end it too, but not say where in what was
+    /// sent it did so, and the driver would lose count of the answers: it costs the connection.
+    CopyIn,
     /// It ends by itself, well or not: the words that begin and end a transaction.
     Unstoppable,
 }
@@ -204,8 +207,11 @@ impl Lease {
                 return Err(Ended::Before(end));
             }
             Err(end) => {
-                if sent == Sent::Stoppable {
+                if sent != Sent::Unstoppable {
                     self.cancel();
+                }
+                if sent == Sent::CopyIn {
+                    self.flight.spoilt = true;
                 }
                 let patience = self.pool().options.patience;
                 match timeout(patience, work).await {
@@ -310,6 +316,11 @@ impl Drop for Lease {
 }
 
 impl Flight {
+    /// Whether it is ended by cancelling, and nothing else.
+    pub(super) fn is_stoppable(&self) -> bool {
+        self.sent == Some(Sent::Stoppable) || self.preparing.is_some()
+    }
+
     fn is_over(&self) -> bool {
         self.sent.is_none()
             && !self.failed

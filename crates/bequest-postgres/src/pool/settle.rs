@@ -9,20 +9,27 @@
 //!    `ROLLBACK` would leave it open.
 //! 4. The server says that no transaction is open, or the connection is closed.
 //!
+//! A `COPY` that comes in has been failed by the end of its data, and is cancelled only if that does not end it. Its
+//! connection is closed then.
+//!
 //! All of it within one limit, and with the place in the pool held.
 
 use std::pin::pin;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::lease::{Flight, Sent};
 use super::place::Place;
+use crate::cancel::NotCanceled;
 use crate::connection::{Connection, Status};
 use crate::pool::Pool;
 
 /// How long the first cancel has for its effect, before the next is sent. It doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// How long a `COPY` has to fail by itself.
+const COPY_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The connection is not to be used again.
@@ -46,41 +53,18 @@ pub(super) async fn settle(mut place: Place, flight: Flight, since: Instant) {
 }
 
 async fn clean(pool: &Pool, connection: &Connection, flight: Flight) -> Result<(), Spoilt> {
-    let stoppable = flight.sent == Some(Sent::Stoppable) || flight.preparing.is_some();
-    let canceled = stoppable || flight.cancel.is_some();
-    let client = connection.client.clone();
-    let mut ended = pin!(async {
-        if let Some(preparing) = flight.preparing {
-            // Whatever came of it, it sends nothing more.
-            let _ = preparing.await;
+    let canceled = flight.cancel.is_some() || flight.is_stoppable();
+    if flight.spoilt {
+        if flight.sent.is_some() {
+            cancel(pool, connection, flight.cancel).await?;
         }
-        client.check_connection().await
-    });
-
-    let mut cancel = flight.cancel;
-    let mut pause = FIRST_PAUSE;
-    loop {
-        if stoppable && cancel.is_none() {
-            cancel = Some(pool.request_cancel(connection.target.clone()));
-        }
-        if let Some(cancel) = cancel.take() {
-            let requested = cancel.await;
-            requested.map_err(|_| Spoilt)?.map_err(|_| Spoilt)?;
-        }
-        if flight.spoilt {
-            return Err(Spoilt);
-        }
-        if !stoppable {
-            ended.as_mut().await.map_err(|_| Spoilt)?;
-            break;
-        }
-        if let Ok(answer) = timeout(pause, ended.as_mut()).await {
-            answer.map_err(|_| Spoilt)?;
-            break;
-        }
-        pause = LONGEST_PAUSE.min(pause * 2);
+        return Err(Spoilt);
     }
-
+    if flight.sent == Some(Sent::CopyIn) {
+        fail_copy(pool, connection).await?;
+    } else {
+        end(pool, connection, flight).await?;
+    }
     if canceled && pool.options.discard_after_cancel {
         return Err(Spoilt);
     }
@@ -92,4 +76,52 @@ async fn clean(pool: &Pool, connection: &Connection, flight: Flight) -> Result<(
         Status::Idle => Ok(()),
         Status::Transaction | Status::Failed | Status::Unknown => Err(Spoilt),
     }
+}
+
+/// Waits for the end of what is in flight, cancelling it until it has ended.
+async fn end(pool: &Pool, connection: &Connection, flight: Flight) -> Result<(), Spoilt> {
+    let stoppable = flight.is_stoppable();
+    let mut ended = pin!(async {
+        if let Some(preparing) = flight.preparing {
+            // Whatever came of it, it sends nothing more.
+            let _ = preparing.await;
+        }
+        connection.client.check_connection().await
+    });
+    if stoppable || flight.cancel.is_some() {
+        cancel(pool, connection, flight.cancel).await?;
+    }
+    if !stoppable {
+        return ended.await.map_err(|_| Spoilt);
+    }
+    let mut pause = FIRST_PAUSE;
+    loop {
+        if let Ok(answer) = timeout(pause, ended.as_mut()).await {
+            return answer.map_err(|_| Spoilt);
+        }
+        cancel(pool, connection, None).await?;
+        pause = LONGEST_PAUSE.min(pause * 2);
+    }
+}
+
+/// Waits for the end of a `COPY` whose data has been failed.
+async fn fail_copy(pool: &Pool, connection: &Connection) -> Result<(), Spoilt> {
+    match timeout(COPY_PAUSE, connection.client.check_connection()).await {
+        Ok(answer) => answer.map_err(|_| Spoilt),
+        Err(_) => {
+            cancel(pool, connection, None).await?;
+            Err(Spoilt)
+        }
+    }
+}
+
+/// Cancels, unless it was `begun` already, and waits until no effect of it can come any more.
+async fn cancel(
+    pool: &Pool,
+    connection: &Connection,
+    begun: Option<JoinHandle<Result<(), NotCanceled>>>,
+) -> Result<(), Spoilt> {
+    let request = begun.unwrap_or_else(|| pool.request_cancel(connection.target.clone()));
+    let requested = request.await.map_err(|_| Spoilt)?;
+    requested.map_err(|_| Spoilt)
 }

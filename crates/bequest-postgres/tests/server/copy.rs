@@ -13,11 +13,15 @@ async fn a_copy_that_is_not_finished_leaves_nothing() {
     let sql = "COPY copy_in FROM STDIN";
     let lines = "1\n".repeat(10_000);
 
-    let mut dropped = within(db.copy_in(&ROOT, sql)).await.unwrap();
-    within(dropped.send(lines.clone())).await.unwrap();
-    drop(dropped);
-    within(db.query(&ROOT, "SELECT 1", &[])).await.unwrap();
-
+    for pieces in (0..3).cycle().take(30) {
+        let mut dropped = within(db.copy_in(&ROOT, sql)).await.unwrap();
+        for _ in 0..pieces {
+            within(dropped.send(lines.clone())).await.unwrap();
+        }
+        drop(dropped);
+        let row = within(db.query_one(&ROOT, "SELECT 1", &[])).await.unwrap();
+        assert_eq!(row.get::<_, i32>(0), 1);
+    }
     let request = ROOT.with_cancel();
     let mut canceled = within(db.copy_in(&request, sql)).await.unwrap();
     within(canceled.send(lines.clone())).await.unwrap();
@@ -44,6 +48,42 @@ async fn a_copy_that_is_not_finished_leaves_nothing() {
     assert_eq!(watcher.number("SELECT count(*) FROM copy_in").await, 10_000);
     eventually("the pool is whole", || is_whole(&db)).await;
     assert_eq!(db.statistics().opened, 1);
+}
+
+/// A trigger that takes its time: the data has been failed, and the server does not look at it.
+#[tokio::test]
+async fn a_copy_that_does_not_see_its_end_is_cancelled() {
+    let Some(server) = server() else { return };
+    let db = single(server, "copy_slow").await;
+    let watcher = Watcher::new(server, "copy_slow").await;
+    watcher
+        .run(
+            "CREATE TABLE copy_slow (n int);
+             CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN PERFORM pg_sleep(600); RETURN NEW; END';
+             CREATE TRIGGER slow BEFORE INSERT ON copy_slow FOR EACH ROW EXECUTE FUNCTION slow()",
+        )
+        .await;
+    for finishes in [false, true] {
+        let request = ROOT.with_cancel();
+        let mut copy = within(db.copy_in(&request, "COPY copy_slow FROM STDIN"))
+            .await
+            .unwrap();
+        within(copy.send("1\n".repeat(100_000))).await.unwrap();
+        if finishes {
+            let leaving = async {
+                watcher.until("active", 1).await;
+                request.cancel();
+            };
+            let (answer, ()) = within(async { tokio::join!(copy.finish(), leaving) }).await;
+            assert!(answer.unwrap_err().is_canceled());
+        } else {
+            drop(copy);
+        }
+        within(db.query(&ROOT, "SELECT 1", &[])).await.unwrap();
+        watcher.until("active", 0).await;
+    }
+    assert_eq!(watcher.number("SELECT count(*) FROM copy_slow").await, 0);
 }
 
 #[tokio::test]

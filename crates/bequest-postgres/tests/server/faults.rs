@@ -138,7 +138,8 @@ async fn a_server_that_is_restarted_ends_its_transactions() {
 async fn answers_in_the_smallest_pieces_are_the_same_answers() {
     let Some(server) = server() else { return };
     let proxy = Proxy::start(server.address()).await.unwrap();
-    let db = open(&server.url_through(proxy.address())).await;
+    let options = Options::from_url(&server.url_through(proxy.address())).unwrap();
+    let db = within(options.connections(1).open(&ROOT)).await.unwrap();
     proxy.both(Faults::none().slice(1, Duration::ZERO));
     for number in 0..20i64 {
         let row = within(db.query_one(&ROOT, "SELECT $1::int8", &[&number]))
