@@ -16,5 +16,5 @@ step "unit, integration, store and documentation tests" cargo test --workspace -
 step "the core without features" cargo test -p bequest --no-default-features --lib --tests
 step "the service as a newcomer builds it" cargo build --release
 step "model checking" ci/loom.sh
-step "the page in a browser" ci/page.sh target/release/bequest
+step "the page in a browser" ci/page.sh "${CARGO_TARGET_DIR:-target}/release/bequest"
 summary
