@@ -124,26 +124,44 @@ impl RawHttp2 {
         }
     }
 
+    /// The socket itself, for whoever wants to go on without us.
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
+    /// Sends these bytes; `false` if the connection is over.
+    pub(crate) async fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).await.is_ok()
+    }
+
+    /// Whether the server answers a ping, and so has taken what came before it; `false` if the connection is over.
+    pub(crate) async fn is_answered(&mut self) -> bool {
+        let ping = http2_bytes::frame(RawHttp2::PING, 0, 0, b"are you?");
+        if !self.try_send(&ping).await {
+            return false;
+        }
+        while let Some(frame) = self.next().await {
+            if frame.kind == RawHttp2::PING && frame.flags & RawHttp2::ACK != 0 {
+                return true;
+            }
+        }
+        false
+    }
+
     pub(crate) async fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let length = u32::try_from(payload.len())
-            .expect("a short payload")
-            .to_be_bytes();
-        let mut bytes = vec![length[1], length[2], length[3], kind, flags];
-        bytes.extend_from_slice(&stream.to_be_bytes());
-        bytes.extend_from_slice(payload);
+        let bytes = http2_bytes::frame(kind, flags, stream, payload);
         self.stream.write_all(&bytes).await.expect("the socket takes it");
     }
 
     /// Sends `GET path` on this stream.
     pub(crate) async fn get(&mut self, stream: u32, path: &str) {
-        let flags = RawHttp2::END_STREAM | RawHttp2::END_HEADERS;
-        self.frame(RawHttp2::HEADERS, flags, stream, &header_block(path))
-            .await;
+        let bytes = http2_bytes::get(stream, path);
+        self.stream.write_all(&bytes).await.expect("the socket takes it");
     }
 
     pub(crate) async fn reset(&mut self, stream: u32) {
-        self.frame(RawHttp2::RST_STREAM, 0, stream, &8_u32.to_be_bytes())
-            .await;
+        let bytes = http2_bytes::reset(stream);
+        self.stream.write_all(&bytes).await.expect("the socket takes it");
     }
 
     /// The next frame, or `None` at the end of the connection.
@@ -200,4 +218,28 @@ pub(crate) fn header_block(path: &str) -> Vec<u8> {
     block.extend_from_slice(&[0x01, 4]);
     block.extend_from_slice(b"test");
     block
+}
+
+/// Frames as bytes.
+pub(crate) mod http2_bytes {
+    use super::{RawHttp2, header_block};
+
+    pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len())
+            .expect("a short payload")
+            .to_be_bytes();
+        let mut bytes = vec![length[1], length[2], length[3], kind, flags];
+        bytes.extend_from_slice(&stream.to_be_bytes());
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    pub(crate) fn get(stream: u32, path: &str) -> Vec<u8> {
+        let flags = RawHttp2::END_STREAM | RawHttp2::END_HEADERS;
+        frame(RawHttp2::HEADERS, flags, stream, &header_block(path))
+    }
+
+    pub(crate) fn reset(stream: u32) -> Vec<u8> {
+        frame(RawHttp2::RST_STREAM, 0, stream, &8_u32.to_be_bytes())
+    }
 }
