@@ -16,7 +16,7 @@ use super::time::Time;
 /// Begins a test of `call` at every place where it waits: `setup` makes fresh state for each run.
 ///
 /// The call is handed the state and a context, as a request would hand it one; what is between its polls is the
-/// runs' own. See [the module](self) for what is numbered and what is checked.
+/// runs' own. See [the module](crate::cancel_at) for what is numbered and what is checked.
 ///
 /// # Example: a bug that only a drop at the second place shows
 ///
