@@ -30,6 +30,7 @@
 //! | [`cancel_at`] | a call ended at each place where it waits: dropped, cancelled, out of time |
 //! | [`test_context`] | a context that ends with the test, and tidying up after it |
 //! | [`Recorder`], [`ResponseWriter`] | was the response touched, even by an empty write |
+//! | `conformance` (feature) | does an integration of a store keep what it promises |
 //! | `http` (feature) | a request in memory, and what became of it, frame by frame |
 //! | `servers` (feature) | a real server of one's own: what if it hangs, dies, comes back |
 //! | `proxy` (feature) | a network that delays, slices, cuts, resets and swallows |
@@ -50,6 +51,8 @@ mod poll;
 mod response;
 mod test_context;
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "proxy")]
