@@ -33,6 +33,8 @@ pub struct Inside {
     pub name: Option<&'static str>,
     /// The source line that made it.
     pub made_at: &'static Location<'static>,
+    /// Whether it had ended, so that what waits here knows already.
+    pub has_ended: bool,
 }
 
 impl Place {
@@ -45,6 +47,7 @@ impl Place {
             .map(|row| Inside {
                 name: row.name,
                 made_at: row.made_at,
+                has_ended: row.end.is_some(),
             });
         Place {
             number,

@@ -8,7 +8,7 @@ use bequest::{CancelScope, Kind, Reason};
 
 use super::store::Store;
 use super::wait::{ROOT, aftermath, both, dropped_once, end_of, until_running, within};
-use crate::cancel_at;
+use crate::cancel_at::{self, Place};
 
 /// A limit that passes while a slow call runs.
 pub(super) const SOON: Duration = Duration::from_millis(50);
@@ -155,12 +155,10 @@ pub async fn ended_at_each_await_of_a_slow_call<S: Store>(store: &S) {
     .drive()
     .await;
     assert!(!report.places().is_empty(), "a slow call waits somewhere");
-    assert_eq!(
-        report.deaf().count(),
-        0,
-        "it waits without its context: {:?}",
-        report.places()
-    );
+    // Once its limit has passed, it knows, and may wait for the store to let go.
+    let is_untold = |place: &&Place| place.inside.iter().all(|work| !work.has_ended);
+    let deaf: Vec<&Place> = report.deaf().filter(is_untold).collect();
+    assert!(deaf.is_empty(), "it waits without its context: {deaf:?}");
 }
 
 /// Waits until at least one slow call runs.
