@@ -12,7 +12,7 @@ use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
 use bequest::Context;
-use bequest_http::server::{StandIn, WhyStandIn};
+use bequest_http::server::{Refusal as Refused, StandIn, WhyStandIn};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
@@ -132,6 +132,14 @@ pub(crate) fn stand_in(missing: &StandIn<'_>) -> Response<Bytes> {
             (panic.place().map_or_else(|| here!(), Place::of_panic), answer)
         }
         WhyStandIn::Ended(end) => (here!(), HandlerStatus::ended(missing.context, end)),
+        WhyStandIn::Refused(refusal) => {
+            let code = match refusal {
+                Refused::Spent => Code::DeadlineExceeded,
+                Refused::Unreadable => Code::BadTimeout,
+                _ => Code::TooLittleTime,
+            };
+            (here!(), HandlerStatus::new(code, refusal.to_string()))
+        }
         _ => (
             here!(),
             HandlerStatus::new(Code::Internal, missing.why.to_string()),

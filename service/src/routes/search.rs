@@ -19,7 +19,7 @@ use crate::domain::duration::GoDuration;
 use crate::domain::userip;
 use crate::log::here;
 use crate::search::Found;
-use crate::search::client::SearchError;
+use crate::search::client::{Findings, SearchError};
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Question {
@@ -56,14 +56,16 @@ pub(super) async fn search(
         app.settings.search_limit,
         timeout,
     );
-    let found = app
+    let budget = scope.remaining();
+    let findings = app
         .search
         .search(&scope, &query)
         .await
         .map_err(|error| refusal(&ctx, &scope, error))?;
     let results = Results {
         query: &query,
-        found: &found,
+        findings: &findings,
+        budget,
         elapsed: begun.elapsed(),
         timeout,
         left: scope.remaining(),
@@ -128,7 +130,9 @@ fn refusal(request: &Context, scope: &CancelScope, error: SearchError) -> Refusa
 /// What was found, to be shown.
 struct Results<'r> {
     query: &'r str,
-    found: &'r [Found],
+    findings: &'r Findings,
+    /// The time that was left when the search began.
+    budget: Option<Duration>,
     elapsed: Duration,
     timeout: Option<GoDuration>,
     left: Option<Duration>,
@@ -142,6 +146,7 @@ impl Results<'_> {
 
     fn json(&self) -> Response {
         let results: Vec<_> = self
+            .findings
             .found
             .iter()
             .map(|found| json!({ "title": found.title, "url": found.url }))
@@ -149,26 +154,38 @@ impl Results<'_> {
         let body = json!({
             "query": self.query,
             "results": results,
-            "count": self.found.len(),
+            "count": self.findings.found.len(),
             "elapsed": go(self.elapsed),
             "timeout": self.timeout(),
+            "budget": self.budget.map(go),
+            "budget_back_end": self.findings.budget,
             "budget_left": self.left.map(go),
         });
         answer::json_response(StatusCode::OK, &body)
     }
 
     fn page(&self) -> Response {
-        let items: String = self.found.iter().map(item).collect();
+        let items: String = self.findings.found.iter().map(item).collect();
+        let budget = self
+            .budget
+            .map(|budget| format!("; budget {} here", go(budget)))
+            .unwrap_or_default();
+        let budget_back_end = self
+            .findings
+            .budget
+            .as_ref()
+            .map(|budget| format!(", {} at the back end", escaped(budget)))
+            .unwrap_or_default();
         let left = self
             .left
             .map(|left| format!("; budget left {}", go(left)))
             .unwrap_or_default();
-        let (query, count) = (escaped(self.query), self.found.len());
+        let (query, count) = (escaped(self.query), self.findings.found.len());
         let (elapsed, timeout) = (go(self.elapsed), escaped(&self.timeout()));
         answer::page(format!(
             "<!doctype html><meta charset=utf-8><title>{query}</title><link rel=stylesheet href=/style.css>\
              <main><h1>{query}</h1><ol>{items}</ol>\
-             <p>{count} results in {elapsed}; timeout {timeout}{left}</p><p><a href=/>bequest</a></p></main>\n"
+             <p>{count} results in {elapsed}; timeout {timeout}{budget}{budget_back_end}{left}</p><p><a href=/>bequest</a></p></main>\n"
         ))
         .into_response()
     }

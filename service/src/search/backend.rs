@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::corpus::Corpus;
-use crate::answer::{self, Code, Refusal, json_response};
+use crate::answer::{self, Code, Refusal, go, json_response};
 use crate::log::here;
 
 /// What the back end is asked: `?v=1.0&q=…[&userip=…]`.
@@ -31,11 +31,13 @@ pub(crate) fn router(corpus: Corpus) -> Router {
         .with_state(corpus)
 }
 
-/// The handler's context ends when the front end lets go of its request, and the query in the index with it.
+/// The handler's context has the time that the front end leaves it, and ends when the front end lets go of its request;
+/// the query in the index ends with it.
 async fn answer(Ctx(ctx): Ctx, State(corpus): State<Corpus>, Query(question): Query<Question>) -> Response {
     if question.v != "1.0" {
         return Refusal::new(here!(), Code::BadVersion, "this back end speaks v=1.0").into_response();
     }
+    let budget = ctx.remaining().map(go);
     match corpus.search(&ctx, &question.q).await {
         Ok(found) => {
             let results: Vec<_> = found
@@ -44,7 +46,7 @@ async fn answer(Ctx(ctx): Ctx, State(corpus): State<Corpus>, Query(question): Qu
                 .collect();
             json_response(
                 StatusCode::OK,
-                &json!({ "responseData": { "results": results }, "responseStatus": 200 }),
+                &json!({ "responseData": { "results": results }, "responseStatus": 200, "budget": budget }),
             )
         }
         Err(error) => match error.canceled() {

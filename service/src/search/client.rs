@@ -1,20 +1,17 @@
 //! The client of the search back end.
 //!
 //! It keeps the contract of the article's `httpDo`: if the context ends first, the request is cancelled and everything
-//! it had hold of is let go of before the call returns. There a goroutine has to be waited for; here the future that
-//! does the exchange is dropped, with its connection, before [`Context::run`] answers.
+//! it had hold of is let go of before the call returns. The time that is left goes along with the question.
 
 use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
 
 use bequest::{Canceled, Context};
+use bequest_http::client::{self, Client};
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
 use super::Found;
@@ -23,8 +20,16 @@ use crate::domain::userip;
 /// A client of one back end, with its pool of connections.
 #[derive(Clone, Debug)]
 pub(crate) struct SearchClient {
-    client: Client<HttpConnector, Empty<Bytes>>,
+    client: Client,
     base: Uri,
+}
+
+/// What a back end answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Findings {
+    pub(crate) found: Vec<Found>,
+    /// How much time it had when it began, if it says so.
+    pub(crate) budget: Option<String>,
 }
 
 /// Why a search failed.
@@ -46,7 +51,7 @@ const LONGEST: usize = 1 << 20;
 impl SearchClient {
     pub(crate) fn new(base: Uri) -> SearchClient {
         SearchClient {
-            client: Client::builder(TokioExecutor::new()).build_http(),
+            client: Client::builder().build(),
             base,
         }
     }
@@ -57,24 +62,20 @@ impl SearchClient {
     ///
     /// When the context ends, or the future is dropped, the connection is closed, so that the back end hears of it; the
     /// connection is not used again.
-    pub(crate) async fn search(&self, ctx: &Context, query: &str) -> Result<Vec<Found>, SearchError> {
+    pub(crate) async fn search(&self, ctx: &Context, query: &str) -> Result<Findings, SearchError> {
         let uri = question(&self.base, query, userip::from_context(ctx));
-        let exchange = async {
-            let request = Request::get(uri).body(Empty::new())?;
-            let response = self.client.request(request).await?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), LONGEST).collect().await?;
-            Ok((status, body.to_bytes()))
+        let request = Request::get(uri).body(Empty::<Bytes>::new())?;
+        let response = match self.client.send(ctx, request).await {
+            // Less is left than the way there and back takes: how that ends is the answer.
+            Err(error) if error.is_too_little_time() => return Err(SearchError::Ended(ctx.done().await)),
+            sent => sent?,
         };
-        let (status, body) = ctx
-            .run(exchange)
-            .await
-            .map_err(SearchError::Ended)?
-            .map_err(SearchError::Exchange)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), LONGEST).collect().await?;
         if status != StatusCode::OK {
             return Err(SearchError::Status(status));
         }
-        read_results(&body)
+        read_findings(&body.to_bytes())
     }
 }
 
@@ -87,14 +88,19 @@ fn question(base: &Uri, query: &str, user: Option<IpAddr>) -> String {
     format!("{base}?{}", pairs.finish())
 }
 
-fn read_results(body: &[u8]) -> Result<Vec<Found>, SearchError> {
+fn read_findings(body: &[u8]) -> Result<Findings, SearchError> {
     let answer: Value =
         serde_json::from_slice(body).map_err(|_| SearchError::Schema("the answer is not JSON"))?;
     let results = field(&answer, "responseData").and_then(|data| field(data, "results"));
     let results = results
         .and_then(Value::as_array)
         .ok_or(SearchError::Schema("no responseData.results"))?;
-    results.iter().map(read_result).collect()
+    Ok(Findings {
+        found: results.iter().map(read_result).collect::<Result<_, _>>()?,
+        budget: field(&answer, "budget")
+            .and_then(Value::as_str)
+            .map(str::to_string),
+    })
 }
 
 fn read_result(result: &Value) -> Result<Found, SearchError> {
@@ -114,6 +120,31 @@ fn field<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
             .find(|(known, _)| known.eq_ignore_ascii_case(name))
             .map(|(_, value)| value)
     })
+}
+
+impl From<client::Error> for SearchError {
+    fn from(error: client::Error) -> SearchError {
+        match error.canceled() {
+            Some(end) => SearchError::Ended(end.clone()),
+            None => SearchError::Exchange(error.into()),
+        }
+    }
+}
+
+impl From<http::Error> for SearchError {
+    fn from(error: http::Error) -> SearchError {
+        SearchError::Exchange(error.into())
+    }
+}
+
+impl From<Box<dyn Error + Send + Sync>> for SearchError {
+    /// The error of a body: the client's own, or that it is longer than is read.
+    fn from(error: Box<dyn Error + Send + Sync>) -> SearchError {
+        match error.downcast::<client::Error>() {
+            Ok(error) => SearchError::from(*error),
+            Err(other) => SearchError::Exchange(other),
+        }
+    }
 }
 
 impl fmt::Display for SearchError {
@@ -160,20 +191,18 @@ mod tests {
     #[test]
     fn reads_results_whatever_the_case_of_their_names() {
         let body = br#"{"ResponseData":{"RESULTS":[{"TitleNoFormatting":"T","URL":"/u"}]}}"#;
-        assert_eq!(
-            read_results(body).unwrap(),
-            [Found {
-                title: "T".into(),
-                url: "/u".into()
-            }]
-        );
+        let found = vec![Found {
+            title: "T".into(),
+            url: "/u".into(),
+        }];
+        assert_eq!(read_findings(body).unwrap(), Findings { found, budget: None });
         for (bad, what) in [
             ("{}", "responseData"),
             ("[", "JSON"),
             (r#"{"responseData":{"results":[{}]}}"#, "title"),
         ] {
             assert!(
-                read_results(bad.as_bytes())
+                read_findings(bad.as_bytes())
                     .unwrap_err()
                     .to_string()
                     .contains(what),

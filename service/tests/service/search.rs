@@ -65,6 +65,47 @@ fn answers_with_results_and_the_budget() {
 }
 
 #[test]
+fn the_budget_travels_to_the_back_end_and_falls_on_the_way() {
+    let service = service(&[]);
+    let headers = [("bequest-timeout-ms", "3000"), ("accept", "application/json")];
+    let body = ask(service.public, "GET", "/search?q=golang&timeout=10s", &headers).json();
+    let [here, back_end, left] =
+        ["budget", "budget_back_end", "budget_left"].map(|name| seconds(body[name].as_str().expect(name)));
+    assert!(
+        here > 0.0 && here <= 3.0,
+        "the caller's time is the shortest: {body}"
+    );
+    assert!(
+        back_end <= here - 0.005,
+        "5 ms are kept for the answer on the way: {body}"
+    );
+    assert!(left < here, "{body}");
+}
+
+#[test]
+fn the_callers_time_is_a_deadline_of_its_own() {
+    let backend = Backend::start(Manner::Hang);
+    let service = service_on(&backend, &[]);
+    let headers = [("bequest-timeout-ms", "100")];
+    let answer = ask(service.public, "GET", "/search?q=golang", &headers);
+    assert_late(&answer, "caller", "the caller's bequest-timeout-ms");
+    let spent = [("bequest-timeout-ms", "0")];
+    let answer = ask(service.public, "GET", "/search?q=golang", &spent);
+    assert_eq!(
+        (answer.status, &answer.json()["Code"]),
+        (503, &"too_little_time".into())
+    );
+}
+
+#[test]
+fn a_timeout_shorter_than_the_way_is_a_504_too() {
+    let backend = Backend::start(Manner::Hang);
+    let service = service_on(&backend, &[]);
+    let answer = service.get("/search?q=golang&timeout=4ms");
+    assert_late(&answer, "search timeout", "timeout=4ms in the query");
+}
+
+#[test]
 fn finds_what_people_try_first() {
     let service = service(&[]);
     for query in ["golang", "context", "deadline", "%EC%B7%A8%EC%86%8C"] {

@@ -128,7 +128,7 @@ impl fmt::Display for Error {
         match &self.0.why {
             Why::Ended(end) => write!(f, "{end}, while {}", self.0.step),
             Why::TooLittle(little) => write!(f, "not sent: {little}"),
-            Why::Failed(error) => write!(f, "{error}, while {}", self.0.step),
+            Why::Failed(_) => write!(f, "the exchange failed while {}", self.0.step),
         }
     }
 }
@@ -137,7 +137,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.0.why {
             Why::Ended(end) => Some(end),
-            Why::TooLittle(little) => Some(little),
+            Why::TooLittle(_) => None,
             Why::Failed(error) => Some(&**error),
         }
     }
