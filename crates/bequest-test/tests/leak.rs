@@ -4,7 +4,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::channel;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bequest::Context;
 use bequest_test::{Clock, Leak, task};
@@ -104,7 +104,11 @@ fn an_armed_timer_is_found() {
 fn a_clone_of_the_root_is_found() {
     let leak = Leak::watch();
     let kept = leak.context().clone();
-    assert_eq!(leak.left().handles, 1);
+    // A list that another test takes at this instant holds every context for a moment.
+    let start = Instant::now();
+    while leak.left().handles != 1 {
+        assert!(start.elapsed() < HANGS, "{}", leak.left());
+    }
     assert!(complaint(leak).contains("1 clones"));
     drop(kept);
 }
