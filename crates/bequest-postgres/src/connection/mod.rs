@@ -124,8 +124,8 @@ impl Connection {
         self.number
     }
 
-    pub(crate) fn age(&self) -> Duration {
-        self.opened.elapsed()
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        now - self.opened
     }
 
     /// Says goodbye to the server, and closes the connection when that is sent.
@@ -164,7 +164,7 @@ impl fmt::Debug for Connection {
         f.debug_struct("Connection")
             .field("peer", &self.target.peer)
             .field("status", &self.status())
-            .field("age", &self.age())
+            .field("age", &self.age(Instant::now()))
             .finish_non_exhaustive()
     }
 }

@@ -35,6 +35,8 @@ const CHECK_LIMIT: Duration = Duration::from_secs(1);
 pub(crate) struct Lease {
     /// `None` only once it has been discarded or is being dropped.
     place: Option<Place>,
+    /// How long nobody had it before.
+    idle: Duration,
     flight: Flight,
 }
 
@@ -88,8 +90,14 @@ impl Lease {
     pub(super) fn new(place: Place) -> Lease {
         Lease {
             place: Some(place),
+            idle: Duration::ZERO,
             flight: Flight::default(),
         }
+    }
+
+    pub(super) fn idle_for(mut self, idle: Duration) -> Lease {
+        self.idle = idle;
+        self
     }
 
     pub(super) fn into_place(mut self) -> Place {
@@ -101,9 +109,7 @@ impl Lease {
 
     /// Whether a connection that was idle for long is still there. If not, it is discarded.
     pub(super) async fn is_sound(&mut self, ctx: &Context) -> Result<bool, Error> {
-        let pool = Arc::clone(self.pool());
-        let connection = self.connection();
-        if connection.last_used.elapsed() < pool.options.idle_check {
+        if self.idle < self.pool().options.idle_check {
             return Ok(true);
         }
         let client = self.client();

@@ -13,7 +13,7 @@ use crate::error::Error;
 #[derive(Debug)]
 pub(crate) struct Place {
     pool: Arc<Pool>,
-    connection: Option<Connection>,
+    connection: Option<Box<Connection>>,
     phase: Phase,
 }
 
@@ -40,7 +40,7 @@ pub(super) async fn make(mut place: Place) {
                 state.numbers.opened += 1;
             }
             place.phase = Phase::Held;
-            place.connection = Some(connection);
+            place.connection = Some(Box::new(connection));
             pool.put(place);
         }
         Err(error) => place.fail(error),
@@ -58,7 +58,7 @@ impl Place {
     }
 
     /// The place of `connection`.
-    pub(super) fn of(pool: Arc<Pool>, connection: Connection) -> Place {
+    pub(super) fn of(pool: Arc<Pool>, connection: Box<Connection>) -> Place {
         Place {
             pool,
             connection: Some(connection),
@@ -72,11 +72,11 @@ impl Place {
 
     /// The connection; `None` only before it is made and after it was taken.
     pub(super) fn connection(&mut self) -> Option<&mut Connection> {
-        self.connection.as_mut()
+        self.connection.as_deref_mut()
     }
 
     /// The connection together with its place.
-    pub(super) fn take_connection(mut self) -> Option<Connection> {
+    pub(super) fn take_connection(mut self) -> Option<Box<Connection>> {
         if self.phase == Phase::Settling {
             self.pool.lock().numbers.settling -= 1;
         }
@@ -115,7 +115,9 @@ impl Drop for Place {
         }
         let connection = self.connection.take();
         let expired = connection.as_ref().is_some_and(|connection| {
-            !connection.is_closed() && self.phase == Phase::Held && self.pool.is_old(connection)
+            !connection.is_closed()
+                && self.phase == Phase::Held
+                && self.pool.is_old(connection, Instant::now())
         });
         let orphans = {
             let mut state = self.pool.lock();

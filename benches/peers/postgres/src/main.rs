@@ -1,0 +1,285 @@
+//! Figures of bequest-postgres, each beside its peer or its negative control, in one run.
+//!
+//! `cargo run --release -- [victims|next|bare]…`; without a word, all of them.
+
+use std::env;
+use std::error::Error;
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use bequest::Context;
+use bequest_postgres::Options;
+use bequest_test::servers::Postgres;
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
+use tokio::runtime::{Builder, Runtime};
+use tokio_postgres::{Client, NoTls};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+static ROOT: Context = Context::background();
+
+fn main() -> Result<()> {
+    let words: Vec<String> = env::args().skip(1).collect();
+    let wanted = |word: &str| words.is_empty() || words.iter().any(|given| given == word);
+    let server = Postgres::start()?;
+    if wanted("next") {
+        threads()?.block_on(next_user(&server))?;
+    }
+    if wanted("victims") {
+        threads()?.block_on(victims(&server, 40_000, 4_000))?;
+    }
+    if wanted("bare") {
+        // On one thread, so that no figure hangs on which thread was awake.
+        Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(bare(&server))?;
+    }
+    Ok(())
+}
+
+fn threads() -> io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(2).enable_all().build()
+}
+
+/// How long the next user of a pool of one waits after an 8 s query was given up.
+async fn next_user(server: &Postgres) -> Result<()> {
+    let db = Options::from_url(&server.url())?
+        .connections(1)
+        .open(&ROOT)
+        .await?;
+    let (mut waits, mut settled) = (Vec::new(), Vec::new());
+    for _ in 0..1000 {
+        let request = ROOT.with_timeout(Duration::from_millis(10));
+        let error = db.query(&request, "SELECT pg_sleep(8)", &[]).await.unwrap_err();
+        assert!(error.is_canceled());
+        let began = Instant::now();
+        db.query(&ROOT, "SELECT 1", &[]).await?;
+        waits.push(began.elapsed());
+        settled.extend(db.statistics().last_settled);
+    }
+    assert_eq!(db.statistics().opened, 1);
+    say(&format!("next user, bequest:  {}", percentiles(&mut waits)))?;
+    say(&format!("cancel to clean:     {}", percentiles(&mut settled)))?;
+
+    let pool = deadpool(server, 1)?;
+    let mut waits = Vec::new();
+    for _ in 0..5 {
+        {
+            let client = pool.get().await?;
+            let query = client.batch_execute("SELECT pg_sleep(8)");
+            assert!(
+                tokio::time::timeout(Duration::from_millis(10), query)
+                    .await
+                    .is_err()
+            );
+        }
+        let began = Instant::now();
+        pool.get().await?.query("SELECT 1", &[]).await?;
+        waits.push(began.elapsed());
+    }
+    say(&format!("next user, deadpool: {}", percentiles(&mut waits)))
+}
+
+/// How many next users are killed by a cancel that races the end of a query.
+async fn victims(server: &Postgres, rounds: u32, control: u32) -> Result<()> {
+    let db = Options::from_url(&server.url())?
+        .connections(1)
+        .open(&ROOT)
+        .await?;
+    let (mut killed, mut canceled, mut delay) = (0, 0, Duration::from_micros(500));
+    for _ in 0..rounds {
+        let request = ROOT.with_cancel();
+        let first = db.query(&request, "SELECT 1, pg_sleep(0.0003)", &[]);
+        let leaving = async {
+            spin(delay).await;
+            request.cancel();
+        };
+        let (first, ()) = tokio::join!(first, leaving);
+        delay = steer(delay, first.is_err());
+        canceled += u32::from(first.is_err());
+        let next = db.query(&ROOT, "SELECT 2, pg_sleep(0.0005)", &[]).await;
+        killed += u32::from(next.is_err());
+    }
+    say(&format!(
+        "victims, bequest:    {killed} of {rounds} ({canceled} first queries were cancelled in time)"
+    ))?;
+
+    let client = plain(server).await?;
+    let first = client.prepare("SELECT 1, pg_sleep(0.0003)").await?;
+    let second = client.prepare("SELECT 2, pg_sleep(0.0005)").await?;
+    let (mut killed, mut delay) = (0, Duration::from_micros(500));
+    for _ in 0..control {
+        let token = client.cancel_token();
+        let leaving = async {
+            spin(delay).await;
+            token.cancel_query(NoTls).await
+        };
+        let (answer, sent) = tokio::join!(client.query(&first, &[]), leaving);
+        sent?;
+        delay = steer(delay, answer.is_err());
+        killed += u32::from(client.query(&second, &[]).await.is_err());
+    }
+    say(&format!(
+        "victims, driver's own cancel_query: {killed} of {control}"
+    ))
+}
+
+/// Queries per second of one caller, who is never cancelled; interleaved, the median of the rounds.
+async fn bare(server: &Postgres) -> Result<()> {
+    const SQL: &str = "SELECT $1::int8";
+    const ROUNDS: usize = 15;
+    const QUERIES: u32 = 3000;
+    let db = Options::from_url(&server.url())?
+        .connections(1)
+        .open(&ROOT)
+        .await?;
+    let client = plain(server).await?;
+    let statement = client.prepare(SQL).await?;
+    let pool = deadpool(server, 1)?;
+    let (mut ours, mut deadline, mut driver, mut dead) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let scope = ROOT.with_cancel();
+        ours.push(
+            rate(QUERIES, async |number: i64| {
+                db.query(&scope, SQL, &[&number])
+                    .await
+                    .map(|_| ())
+                    .map_err(Into::into)
+            })
+            .await?,
+        );
+        deadline.push(
+            rate(QUERIES, async |number: i64| {
+                let request = scope.with_timeout(Duration::from_secs(5));
+                db.query(&request, SQL, &[&number])
+                    .await
+                    .map(|_| ())
+                    .map_err(Into::into)
+            })
+            .await?,
+        );
+        driver.push(
+            rate(QUERIES, async |number: i64| {
+                client
+                    .query(&statement, &[&number])
+                    .await
+                    .map(|_| ())
+                    .map_err(Into::into)
+            })
+            .await?,
+        );
+        dead.push(
+            rate(QUERIES, async |number: i64| {
+                let client = pool.get().await?;
+                let statement = client.prepare_cached(SQL).await?;
+                client
+                    .query(&statement, &[&number])
+                    .await
+                    .map(|_| ())
+                    .map_err(Into::into)
+            })
+            .await?,
+        );
+    }
+    let [ours, deadline, driver, dead] = [ours, deadline, driver, dead].map(median);
+    for (name, cost) in [
+        ("tokio-postgres", driver),
+        ("deadpool", dead),
+        ("bequest", ours),
+        ("bequest, a new deadline each", deadline),
+    ] {
+        say(&format!(
+            "bare query, {name}: {:.0}/s, {:.3} of the driver's; {:.2} µs of our thread",
+            cost.per_second,
+            cost.per_second / driver.per_second,
+            cost.cpu_micros
+        ))?;
+    }
+    Ok(())
+}
+
+/// What queries cost: in queries per second, and in this thread's own time for each, which says more on a busy machine.
+#[derive(Clone, Copy)]
+struct Cost {
+    per_second: f64,
+    cpu_micros: f64,
+}
+
+async fn rate(queries: u32, query: impl AsyncFn(i64) -> Result<()>) -> Result<Cost> {
+    let (began, cpu) = (Instant::now(), cpu_time()?);
+    for number in 0..queries {
+        query(number.into()).await?;
+    }
+    Ok(Cost {
+        per_second: f64::from(queries) / began.elapsed().as_secs_f64(),
+        cpu_micros: (cpu_time()? - cpu) / f64::from(queries),
+    })
+}
+
+/// Microseconds that this thread has run (Linux).
+fn cpu_time() -> Result<f64> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    let nanos = text.split(' ').next().unwrap_or_default();
+    Ok(nanos.parse::<f64>()? / 1000.0)
+}
+
+/// The middle one of each, on its own.
+fn median(costs: Vec<Cost>) -> Cost {
+    let middle = |value: fn(&Cost) -> f64| {
+        let mut values: Vec<f64> = costs.iter().map(value).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    Cost {
+        per_second: middle(|cost| cost.per_second),
+        cpu_micros: middle(|cost| cost.cpu_micros),
+    }
+}
+
+fn percentiles(times: &mut [Duration]) -> String {
+    times.sort();
+    let at = |percent: usize| times[(times.len() - 1) * percent / 100];
+    format!(
+        "p50 {:.2?}, p99 {:.2?}, max {:.2?} of {}",
+        at(50),
+        at(99),
+        at(100),
+        times.len()
+    )
+}
+
+async fn spin(time: Duration) {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Towards the instant at which the cancel meets the end of the query.
+fn steer(delay: Duration, cancel_won: bool) -> Duration {
+    if cancel_won {
+        delay * 9 / 8 + Duration::from_micros(2)
+    } else {
+        delay * 7 / 8
+    }
+}
+
+async fn plain(server: &Postgres) -> Result<Client> {
+    let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+fn deadpool(server: &Postgres, size: usize) -> Result<Pool> {
+    let method = ManagerConfig {
+        recycling_method: RecyclingMethod::Fast,
+    };
+    let manager = Manager::from_config(server.url().parse()?, NoTls, method);
+    Ok(Pool::builder(manager).max_size(size).build()?)
+}
+
+fn say(line: &str) -> Result<()> {
+    writeln!(io::stdout(), "{line}")?;
+    Ok(())
+}
