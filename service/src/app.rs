@@ -51,7 +51,7 @@ pub(crate) struct App {
 }
 
 /// What kept the service from starting or from running: what, and where.
-type Failure = Box<dyn Error + Send + Sync>;
+pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 /// How long databases may take to open, and to close.
 const OPENING: Duration = Duration::from_secs(30);
@@ -119,12 +119,13 @@ async fn serve(settings: Settings, logs: &Arc<Logs>) -> Result<(), Failure> {
 }
 
 /// What `run` keeps beside the app.
-struct Parts {
-    server: bequest_http::server::Builder,
+pub(crate) struct Parts {
+    pub(crate) server: bequest_http::server::Builder,
     backend: Option<JoinHandle<()>>,
 }
 
-async fn build(
+/// Opens everything that the routes need.
+pub(crate) async fn build(
     settings: Settings,
     admin_addr: SocketAddr,
     stopping: &Context,

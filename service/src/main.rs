@@ -14,9 +14,12 @@ mod session;
 mod settings;
 mod store;
 mod token;
+mod torture;
 
 use std::process::ExitCode;
 use std::time::Duration;
+
+use crate::settings::Command;
 
 /// How long the blocking threads may take to notice that it is over: each checks its context every few milliseconds.
 const LAST_WAIT: Duration = Duration::from_secs(2);
@@ -27,10 +30,14 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&error),
     };
-    let outcome = runtime.block_on(app::run(settings));
+    let outcome = match settings.command.clone() {
+        None => runtime.block_on(app::run(settings)).map(|()| true),
+        Some(Command::Torture(what)) => runtime.block_on(torture::run(what)),
+    };
     runtime.shutdown_timeout(LAST_WAIT);
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => refuse(&*error),
     }
 }

@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use http::Uri;
 
 use crate::domain::duration::GoDuration;
 use crate::log::LogSettings;
 use crate::session::settings::SessionSettings;
 use crate::token::settings::TokenSettings;
+use crate::torture::Torture;
 
 /// The reference service of bequest: everything it does stops when nobody wants the answer any more.
 ///
@@ -77,9 +78,20 @@ pub(crate) struct Settings {
     #[command(flatten)]
     pub(crate) log: LogSettings,
 
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
     /// Do not list live contexts
     #[arg(long, env = "BEQUEST_NO_INSPECT")]
     pub(crate) no_inspect: bool,
+}
+
+/// What to do in place of serving.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Attack the service's own promises, each beside the naive way
+    #[command(subcommand)]
+    Torture(Torture),
 }
 
 impl Settings {

@@ -1,7 +1,7 @@
 //! One flight per key: whoever asks for what is being asked for already, waits for that answer.
 //!
 //! A flight belongs to nobody in particular. It runs in a task and under a context of its own; those who wait for it do
-//! so under theirs. One of them leaving disturbs nobody; when the last has left, the flight is cancelled.
+//! so under theirs. One of them leaving disturbs nobody; when the last has left, the flight is cancelled, if it may be.
 //!
 //! # Invariants
 //!
@@ -35,7 +35,8 @@ struct Table<K, T> {
 struct Flight<T> {
     number: u64,
     waiters: usize,
-    canceller: Canceller,
+    /// `None`: it goes on though nobody waits.
+    canceller: Option<Canceller>,
     answer: watch::Receiver<Option<T>>,
 }
 
@@ -83,11 +84,12 @@ where
         }
     }
 
-    /// Joins the flight for `key`. If there is none, `start` makes its canceller and its work, and `spawn` sets it off.
+    /// Joins the flight for `key`. If there is none, `start` makes its work and what cancels it, and `spawn` sets it off. A
+    /// flight without a canceller goes on, and may be joined, though all who waited have left.
     pub(crate) fn join<W>(
         &self,
         key: K,
-        start: impl FnOnce() -> (Canceller, W),
+        start: impl FnOnce() -> (Option<Canceller>, W),
         spawn: impl FnOnce(std::pin::Pin<Box<dyn Future<Output = ()> + Send>>),
     ) -> Waiter<K, T>
     where
@@ -171,13 +173,13 @@ impl<K: Eq + Hash, T> Drop for Waiter<K, T> {
             return;
         };
         flight.waiters -= 1;
-        if flight.waiters > 0 {
+        if flight.waiters > 0 || flight.canceller.is_none() {
             return;
         }
         let flight = table.flying.remove(&self.key);
         drop(table);
-        if let Some(flight) = flight {
-            flight.canceller.cancel_with(Abandoned);
+        if let Some(canceller) = flight.and_then(|flight| flight.canceller) {
+            canceller.cancel_with(Abandoned);
         }
     }
 }

@@ -25,6 +25,8 @@ const TOUCH_EVERY: Duration = Duration::from_secs(60);
 
 const CACHE: Budget = Budget::new("session cache", Duration::from_millis(20));
 const DATABASE: Budget = Budget::new("session database", Duration::from_secs(1));
+/// A tombstone is worth waiting for: without it, what is ended lives on in the cache for up to a minute.
+const BURY: Budget = Budget::new("session tombstone", Duration::from_secs(1));
 /// Ending sessions, once begun, is not called off; this is its limit.
 const ENDING: Budget = Budget::new("ending sessions", Duration::from_secs(5));
 const TOUCH: Budget = Budget::new("session last seen", Duration::from_secs(2));
@@ -294,7 +296,7 @@ impl Sessions {
         let step = DATABASE.scope(ctx);
         let take_off = || {
             let flight = DATABASE.scope(&ctx.without_cancel());
-            (flight.canceller(), Arc::clone(self).ask(flight, id))
+            (Some(flight.canceller()), Arc::clone(self).ask(flight, id))
         };
         let waiter = self
             .flights
@@ -343,7 +345,7 @@ impl Sessions {
     async fn bury(&self, ctx: &Context, ended: &[Ended]) -> Farewell {
         let mut at_once = true;
         for &session in ended {
-            let step = CACHE.scope(ctx);
+            let step = BURY.scope(ctx);
             if self.cache.bury(&step, session).await.is_err() {
                 self.counters.cache_failed.fetch_add(1, Ordering::Relaxed);
                 at_once = false;

@@ -105,9 +105,8 @@ impl KeySet {
     fn fetch(&self, ctx: &Context) -> crate::session::flight::Waiter<(), ()> {
         let start = || {
             let limit = FETCH.scope(&ctx.without_cancel());
-            // Invariant 3: what those who leave may cancel is nothing.
-            let nothing = Context::background().with_cancel().canceller();
-            (nothing, Arc::clone(&self.0).refresh(limit))
+            // Invariant 3: nobody may cancel it.
+            (None, Arc::clone(&self.0).refresh(limit))
         };
         self.0.fetching.join((), start, |work| drop(tokio::spawn(work)))
     }

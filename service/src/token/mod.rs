@@ -21,3 +21,6 @@ mod verifier;
 
 pub(crate) use jwk::Algorithm;
 pub(crate) use verifier::{TokenError, Verifier};
+
+#[cfg(test)]
+mod tests;

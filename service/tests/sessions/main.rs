@@ -9,6 +9,7 @@ mod logged;
 mod login;
 mod mine;
 mod tokens;
+mod torture;
 
 #[allow(
     dead_code,

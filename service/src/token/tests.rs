@@ -1,0 +1,356 @@
+//! What is wrong with a token, one thing at a time; and the key set, its server and its clock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bequest::{CancelScope, Context};
+use bequest_http::Server;
+use bequest_test::Clock;
+use http::StatusCode;
+use ring::hmac;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::issuer::SigningKey;
+use super::{Algorithm, Verifier};
+use crate::torture::Scratch;
+
+const ISSUER: &str = "https://issuer.example";
+const AUDIENCE: &str = "bequest";
+
+/// An issuer on loopback, a verifier of its tokens, and the clock by which they are judged.
+struct Stage {
+    key: SigningKey,
+    verifier: Verifier,
+    clock: Clock,
+    served: Arc<Served>,
+    _server: CancelScope,
+}
+
+/// What the issuer serves, and how often it was asked.
+#[derive(Default)]
+struct Served {
+    set: std::sync::Mutex<String>,
+    asked: AtomicUsize,
+    broken: AtomicBool,
+}
+
+impl Stage {
+    async fn set() -> Stage {
+        let key = key();
+        let served = Arc::new(Served::default());
+        *served.set.lock().unwrap() = json!({ "keys": [key.public()] }).to_string();
+        let router = Router::new()
+            .route("/keys", get(serve))
+            .with_state(Arc::clone(&served));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/keys", listener.local_addr().unwrap())
+            .parse()
+            .unwrap();
+        let server = Context::background().with_cancel();
+        let ctx = server.context();
+        tokio::spawn(async move { Server::builder().serve(listener, router, &ctx).await });
+        let clock = Clock::new();
+        clock.set_wall(SystemTime::now());
+        Stage {
+            key,
+            verifier: Verifier::new(ISSUER.into(), AUDIENCE.into(), Algorithm::EdDsa, url),
+            clock,
+            served,
+            _server: server,
+        }
+    }
+
+    fn now(&self) -> u64 {
+        let since = self.clock.wall().duration_since(SystemTime::UNIX_EPOCH);
+        since.unwrap().as_secs()
+    }
+
+    /// Claims with which a token is taken.
+    fn claims(&self) -> Value {
+        let now = self.now();
+        json!({ "iss": ISSUER, "aud": AUDIENCE, "sub": "ann", "nbf": now, "exp": now + 300 })
+    }
+
+    /// The token with these changes to its claims; `null` leaves a claim out.
+    fn token(&self, changes: Value) -> String {
+        let mut claims = self.claims();
+        for (name, value) in changes.as_object().unwrap() {
+            if value.is_null() {
+                claims.as_object_mut().unwrap().remove(name);
+            } else {
+                claims[name] = value.clone();
+            }
+        }
+        self.key.sign(&claims)
+    }
+
+    /// A good payload under this header, with this signature.
+    fn forged(&self, header: &Value, sign: impl Fn(&[u8]) -> Vec<u8>) -> String {
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let signed = format!("{}.{}", part(header), part(&self.claims()));
+        let signature = sign(signed.as_bytes());
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    async fn verify(&self, token: &str) -> Result<String, String> {
+        let verified = self.verifier.verify(&self.clock.context(), token).await;
+        verified.map(|user| user.id).map_err(|error| {
+            assert!(error.is_refused(), "{error}");
+            error.to_string()
+        })
+    }
+
+    fn asked(&self) -> usize {
+        self.served.asked.load(Ordering::SeqCst)
+    }
+
+    fn kid(&self) -> String {
+        self.key.public()["kid"].as_str().unwrap().to_string()
+    }
+}
+
+fn key() -> SigningKey {
+    let scratch = Scratch::new().unwrap();
+    SigningKey::open(&scratch.path().join("key")).unwrap()
+}
+
+async fn serve(State(served): State<Arc<Served>>) -> Result<String, StatusCode> {
+    served.asked.fetch_add(1, Ordering::SeqCst);
+    if served.broken.load(Ordering::SeqCst) {
+        return Err(StatusCode::INTERNAL_SERVER_ERROR);
+    }
+    Ok(served.set.lock().unwrap().clone())
+}
+
+#[tokio::test]
+async fn a_good_token_is_taken() {
+    let stage = Stage::set().await;
+    for changes in [
+        json!({}),
+        json!({ "aud": ["another", AUDIENCE] }),
+        json!({ "exp": stage.now() - 4 }),
+        json!({ "nbf": stage.now() + 4 }),
+        json!({ "exp": stage.now() as f64 + 0.5 }),
+        json!({ "gender": "female", "age": 42, "unknown": { "a": [1] } }),
+    ] {
+        assert_eq!(
+            stage.verify(&stage.token(changes.clone())).await.as_deref(),
+            Ok("ann"),
+            "{changes}"
+        );
+    }
+    assert_eq!(stage.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_claim_that_is_wrong_or_missing_or_of_the_wrong_type_is_refused() {
+    let stage = Stage::set().await;
+    let now = stage.now();
+    for changes in [
+        json!({ "iss": "https://another.example" }),
+        json!({ "iss": format!("{ISSUER}/") }),
+        json!({ "iss": null }),
+        json!({ "iss": [ISSUER] }),
+        json!({ "aud": "another" }),
+        json!({ "aud": [] }),
+        json!({ "aud": null }),
+        json!({ "aud": { AUDIENCE: true } }),
+        json!({ "exp": now - 6 }),
+        json!({ "exp": null }),
+        json!({ "exp": (now + 300).to_string() }),
+        json!({ "exp": true }),
+        json!({ "exp": [now + 300] }),
+        json!({ "nbf": now + 60 }),
+        json!({ "nbf": null }),
+        json!({ "nbf": now.to_string() }),
+        json!({ "sub": null }),
+        json!({ "sub": "" }),
+        json!({ "sub": 7 }),
+        json!({ "sub": "ann\nroot" }),
+        json!({ "sub": "a".repeat(256) }),
+        json!({ "age": "42" }),
+        json!({ "age": 256 }),
+    ] {
+        assert!(
+            stage.verify(&stage.token(changes.clone())).await.is_err(),
+            "{changes}"
+        );
+    }
+    // The same claim twice: which of the two counts is nobody's to guess.
+    let payload = format!(
+        r#"{{"iss":"{ISSUER}","aud":"{AUDIENCE}","sub":"ann","sub":"root","nbf":{now},"exp":{}}}"#,
+        now + 60
+    );
+    let twice = URL_SAFE_NO_PAD.encode(payload);
+    let good = stage.token(json!({}));
+    let parts: Vec<_> = good.split('.').collect();
+    assert!(
+        stage
+            .verify(&format!("{}.{twice}.{}", parts[0], parts[2]))
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test]
+async fn a_token_expires_and_becomes_good_by_the_clock() {
+    let stage = Stage::set().await;
+    let token = stage.token(json!({ "nbf": stage.now() + 60 }));
+    assert!(stage.verify(&token).await.is_err());
+    stage.clock.advance(Duration::from_secs(60));
+    assert!(stage.verify(&token).await.is_ok());
+    stage.clock.advance(Duration::from_secs(300));
+    assert!(stage.verify(&token).await.unwrap_err().contains("expired"));
+}
+
+#[tokio::test]
+async fn a_header_that_chooses_for_itself_is_refused() {
+    let stage = Stage::set().await;
+    let kid = stage.kid();
+    let public = stage.key.public();
+    let secret = URL_SAFE_NO_PAD.decode(public["x"].as_str().unwrap()).unwrap();
+    let by_public_key = |message: &[u8]| {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &secret);
+        hmac::sign(&key, message).as_ref().to_vec()
+    };
+    let none = |_: &[u8]| Vec::new();
+    for (header, sign) in [
+        (json!({ "alg": "none" }), &none as &dyn Fn(&[u8]) -> Vec<u8>),
+        (json!({ "alg": "None", "kid": kid }), &none),
+        (json!({ "alg": "EdDSA", "kid": kid }), &none),
+        (json!({ "alg": "HS256", "kid": kid }), &by_public_key),
+        (json!({ "alg": "EdDSA", "kid": kid }), &by_public_key),
+        (json!({ "alg": "ES256", "kid": kid }), &none),
+        (json!({ "kid": kid }), &none),
+        (json!({ "alg": ["EdDSA"], "kid": kid }), &none),
+        // A key that the token brings along is nobody's.
+        (json!({ "alg": "EdDSA", "kid": kid, "jwk": public }), &none),
+    ] {
+        let token = stage.forged(&header, sign);
+        assert!(stage.verify(&token).await.is_err(), "{header}");
+    }
+    // Signed as it should be, under a header that is not a token's.
+    let other = key();
+    let foreign = other.sign(&stage.claims());
+    assert!(stage.verify(&foreign).await.is_err(), "another key");
+}
+
+#[tokio::test]
+async fn a_token_that_was_touched_is_refused() {
+    let stage = Stage::set().await;
+    let good = stage.token(json!({}));
+    assert!(stage.verify(&good).await.is_ok());
+    let parts: Vec<_> = good.split('.').collect();
+    let root = URL_SAFE_NO_PAD.encode(stage.claims().to_string().replace("ann", "root"));
+    for bad in [
+        format!("{good}."),
+        format!(".{good}"),
+        format!("{good} "),
+        format!("{good}="),
+        format!("{}.{}", parts[0], parts[1]),
+        format!("{}.{root}.{}", parts[0], parts[2]),
+        format!("{}..{}", parts[0], parts[2]),
+        format!("{}.{}.", parts[0], parts[1]),
+        String::new(),
+        "..".into(),
+        format!("{}.{}.{}", parts[0], parts[1], "A".repeat(86)),
+        format!("{}.{}.{}", parts[0], "A".repeat(20 * 1024), parts[2]),
+    ] {
+        assert!(stage.verify(&bad).await.is_err(), "{bad:.80}");
+    }
+}
+
+#[tokio::test]
+async fn a_storm_of_unknown_keys_fetches_the_set_once_a_minute() {
+    let stage = Stage::set().await;
+    assert!(stage.verify(&stage.token(json!({}))).await.is_ok());
+    for minute in 1..=3 {
+        stage.clock.advance(Duration::from_secs(60));
+        for number in 0..200 {
+            let header = json!({ "alg": "EdDSA", "kid": format!("unknown-{number}") });
+            assert!(
+                stage
+                    .verify(&stage.forged(&header, |_| vec![0; 64]))
+                    .await
+                    .is_err()
+            );
+        }
+        assert_eq!(stage.asked(), 1 + minute);
+    }
+}
+
+#[tokio::test]
+async fn a_new_key_of_the_issuer_is_found_and_the_old_set_outlives_its_server() {
+    let stage = Stage::set().await;
+    assert!(stage.verify(&stage.token(json!({}))).await.is_ok());
+
+    let next = key();
+    *stage.served.set.lock().unwrap() = json!({ "keys": [stage.key.public(), next.public()] }).to_string();
+    let token = next.sign(&stage.claims());
+    assert!(
+        stage.verify(&token).await.is_err(),
+        "the set was fetched less than a minute ago"
+    );
+    stage.clock.advance(Duration::from_secs(60));
+    assert!(stage.verify(&next.sign(&stage.claims())).await.is_ok());
+
+    for broken in ["", "{}", r#"{"keys":[]}"#] {
+        *stage.served.set.lock().unwrap() = broken.into();
+        stage.clock.advance(Duration::from_secs(60));
+        let header = json!({ "alg": "EdDSA", "kid": "unknown" });
+        assert!(
+            stage
+                .verify(&stage.forged(&header, |_| vec![0; 64]))
+                .await
+                .is_err()
+        );
+        assert!(
+            stage.verify(&stage.token(json!({}))).await.is_ok(),
+            "what is known stays: {broken:?}"
+        );
+    }
+    stage.served.broken.store(true, Ordering::SeqCst);
+    stage.clock.advance(Duration::from_secs(3600));
+    assert!(stage.verify(&stage.token(json!({}))).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_set_that_is_too_long_is_not_read() {
+    let stage = Stage::set().await;
+    let padding = "a".repeat(64 * 1024);
+    *stage.served.set.lock().unwrap() =
+        json!({ "keys": [stage.key.public()], "padding": padding }).to_string();
+    let error = stage
+        .verifier
+        .verify(&stage.clock.context(), &stage.token(json!({})))
+        .await
+        .unwrap_err();
+    assert!(!error.is_refused(), "it is not the token's fault: {error}");
+    // As soon as there is a set, it is well: without one it is asked for every second.
+    *stage.served.set.lock().unwrap() = json!({ "keys": [stage.key.public()] }).to_string();
+    stage.clock.advance(Duration::from_secs(1));
+    assert!(stage.verify(&stage.token(json!({}))).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_disturbs_no_fetch() {
+    let stage = Stage::set().await;
+    let ctx = stage.clock.context().with_cancel();
+    ctx.cancel();
+    let error = stage
+        .verifier
+        .verify(&ctx, &stage.token(json!({})))
+        .await
+        .unwrap_err();
+    assert!(error.canceled().is_some());
+    // The fetch that it began goes on, and whoever comes next finds it, or its result.
+    assert!(stage.verify(&stage.token(json!({}))).await.is_ok());
+    assert_eq!(stage.asked(), 1);
+}

@@ -1,0 +1,157 @@
+//! One logout, and eight readers on two nodes that race it.
+//!
+//! Each round begins with an empty cache, and the logout begins when the first reader asks the database. What is counted: reads that began after the logout had answered, and were answered with the session all the same.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bequest::Context;
+use ring::rand::SystemRandom;
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+
+use super::stores::{Distant, NaiveCache, fresh};
+use super::{Failure, Progress, Scratch, Verdict};
+use crate::domain::session::SessionHash;
+use crate::session::Sessions;
+use crate::session::cache::SessionCache;
+use crate::session::cache::memory::MemoryCache;
+use crate::session::database::SessionDatabase;
+use crate::session::id::SessionId;
+use crate::session::sessions::Lifetime;
+use crate::session::sqlite::SqliteSessions;
+
+const SCENE: &str = "8 readers race one logout, 2 nodes";
+const READERS: usize = 8;
+/// Reads of each reader after the logout.
+const PROBES: usize = 6;
+const TTL: Duration = Duration::from_millis(50);
+
+pub(crate) const LIFETIME: Lifetime = Lifetime {
+    idle: Duration::from_secs(1800),
+    absolute: Duration::from_secs(12 * 3600),
+};
+
+pub(super) async fn scene(ctx: &Context, rounds: usize) -> Result<Verdict, Failure> {
+    let mut progress = Progress::new(SCENE, 2 * rounds);
+    let ours = Distant::new(MemoryCache::new(TTL, 1000));
+    let ours = play(ctx, rounds, Arc::new(ours), |done| progress.at(done)).await?;
+    let naive = Distant::new(NaiveCache::new(TTL));
+    let naive = play(ctx, rounds, Arc::new(naive), |done| progress.at(rounds + done)).await?;
+    Ok(Verdict {
+        scene: SCENE,
+        ours: format!("{} accepted after, of {}", ours.accepted, ours.probes),
+        control: format!(
+            "without tombstones {}, in {} rounds",
+            naive.accepted, naive.rounds
+        ),
+        holds: ours.accepted == 0 && ours.probes > 0,
+        control_failed: naive.accepted > 0,
+    })
+}
+
+/// What was counted.
+#[derive(Debug, Default)]
+struct Counted {
+    /// Reads that began after the logout had answered.
+    probes: u64,
+    /// Those of them that were answered with the session.
+    accepted: u64,
+    /// Rounds in which that happened.
+    rounds: u64,
+}
+
+async fn play(
+    ctx: &Context,
+    rounds: usize,
+    cache: Arc<dyn SessionCache>,
+    mut progress: impl FnMut(usize),
+) -> Result<Counted, Failure> {
+    let scratch = Scratch::new()?;
+    let database = scratch.database(ctx).await?;
+    let mut nodes = Vec::new();
+    for _ in 0..2 {
+        let store = Arc::new(database.clone());
+        nodes.push(Sessions::open(ctx, store, Arc::clone(&cache), LIFETIME).await?);
+    }
+    let (random, mut counted) = (SystemRandom::new(), Counted::default());
+    for done in 0..rounds {
+        let id = SessionId::generate(&random)?;
+        let (probes, accepted) = round(ctx, &nodes, &database, &id).await?;
+        counted.probes += probes;
+        counted.accepted += accepted;
+        counted.rounds += u64::from(accepted > 0);
+        progress(done + 1);
+    }
+    for node in &nodes {
+        node.drain().await;
+    }
+    database.close(ctx).await?;
+    Ok(counted)
+}
+
+/// What the readers of one round share.
+#[derive(Debug)]
+struct Race {
+    id: SessionHash,
+    begin: Barrier,
+    /// A reader has been answered.
+    answered: AtomicBool,
+    /// The logout has answered.
+    ended: AtomicBool,
+    probes: AtomicU64,
+    accepted: AtomicU64,
+}
+
+async fn round(
+    ctx: &Context,
+    nodes: &[Arc<Sessions>],
+    database: &SqliteSessions,
+    id: &SessionId,
+) -> Result<(u64, u64), Failure> {
+    database.begin(ctx, fresh(id, ctx.wall()), None).await?;
+    let race = Arc::new(Race {
+        id: id.hash(),
+        begin: Barrier::new(READERS + 1),
+        answered: AtomicBool::new(false),
+        ended: AtomicBool::new(false),
+        probes: AtomicU64::new(0),
+        accepted: AtomicU64::new(0),
+    });
+    let mut readers = JoinSet::new();
+    for reader in 0..READERS {
+        let node = Arc::clone(&nodes[reader % nodes.len()]);
+        readers.spawn(read(ctx.clone(), node, Arc::clone(&race)));
+    }
+    race.begin.wait().await;
+    // The moment at which it is most dangerous: somebody is asking the database, or has been answered just now.
+    while nodes.iter().all(|node| node.in_flight() == 0) && !race.answered.load(Ordering::SeqCst) {
+        tokio::task::yield_now().await;
+    }
+    let farewell = nodes[0].end(ctx, race.id).await?;
+    race.ended.store(true, Ordering::SeqCst);
+    while let Some(reader) = readers.join_next().await {
+        reader??;
+    }
+    // A logout that could not reach the cache promises something else, and says so.
+    let counts = farewell.at_once && farewell.ended == 1;
+    let load = |counter: &AtomicU64| if counts { counter.load(Ordering::SeqCst) } else { 0 };
+    Ok((load(&race.probes), load(&race.accepted)))
+}
+
+async fn read(ctx: Context, node: Arc<Sessions>, race: Arc<Race>) -> Result<(), Failure> {
+    race.begin.wait().await;
+    let mut probes = 0;
+    while probes < PROBES {
+        let began_after = race.ended.load(Ordering::SeqCst);
+        let accepted = node.read(&ctx, race.id).await?.is_some();
+        race.answered.store(true, Ordering::SeqCst);
+        if began_after {
+            probes += 1;
+            race.probes.fetch_add(1, Ordering::SeqCst);
+            race.accepted.fetch_add(u64::from(accepted), Ordering::SeqCst);
+        }
+    }
+    Ok(())
+}
