@@ -6,7 +6,7 @@
 //! # Invariants
 //!
 //! 1. A connection that is not set up completely is dropped, never handed on: a cut-off greeting shifts no reply.
-//! 2. `ended` is set after the driver's last act; a connection that reads as ended is never used for a new command.
+//! 2. The end is marked after the driver's last act; a connection that reads as ended is never used for a new command.
 //! 3. Dropping the last handle closes the socket, whatever is still unanswered on it.
 
 use std::fmt;
@@ -25,6 +25,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 
+use crate::handle::End;
+
 /// How long one try to connect may take, greeting and login included.
 const TRY: Duration = Duration::from_secs(1);
 /// After how long of silence the system asks the peer whether it is still there, and how often.
@@ -38,7 +40,7 @@ pub(crate) struct Connection(Arc<Life>);
 
 struct Life {
     driver: MultiplexedConnection,
-    ended: Arc<AtomicBool>,
+    end: Arc<End>,
     task: AbortHandle,
     /// Whether new calls are to take another one.
     retired: AtomicBool,
@@ -111,15 +113,15 @@ async fn set_up(settings: &RedisConnectionInfo, socket: impl Socket) -> RedisRes
         .set_response_timeout(None)
         .set_connection_timeout(None);
     let (driver, work) = MultiplexedConnection::new_with_config(settings, socket, config).await?;
-    let ended = Arc::new(AtomicBool::new(false));
-    let flag = EndFlag(Arc::clone(&ended));
+    let end = Arc::<End>::default();
+    let mark = EndMark(Arc::clone(&end));
     let task = tokio::spawn(async move {
-        let _flag = flag;
+        let _mark = mark; // dropped after `work`, also if this is aborted
         work.await;
     });
     Ok(Connection(Arc::new(Life {
         driver,
-        ended,
+        end,
         task: task.abort_handle(),
         retired: AtomicBool::new(false),
         probed: AtomicBool::new(false),
@@ -127,21 +129,24 @@ async fn set_up(settings: &RedisConnectionInfo, socket: impl Socket) -> RedisRes
 }
 
 impl Connection {
-    /// The driver's handle, for one request.
+    /// The driver's handle. It may wait for ever on a connection that ends; [`Handle`](crate::handle::Handle) does not.
     pub(crate) fn driver(&self) -> MultiplexedConnection {
         self.0.driver.clone()
     }
 
+    pub(crate) fn end(&self) -> &End {
+        &self.0.end
+    }
+
     /// Whether the connection is over.
     pub(crate) fn is_ended(&self) -> bool {
-        // Acquire: pairs with the Release of `EndFlag`; the flag says all, there is nothing else to be seen by it.
-        self.0.ended.load(Ordering::Acquire)
+        self.0.end.is_marked()
     }
 
     /// Closes the socket, whatever is unanswered.
     pub(crate) fn close(&self) {
-        self.0.ended.store(true, Ordering::Release);
         self.0.task.abort();
+        self.0.end.mark();
     }
 
     pub(crate) fn is_same(&self, other: &Connection) -> bool {
@@ -175,12 +180,12 @@ impl Drop for Life {
     }
 }
 
-/// Set when the driver has ended, or was dropped.
-struct EndFlag(Arc<AtomicBool>);
+/// Marks the end when the driver has ended, or was dropped.
+struct EndMark(Arc<End>);
 
-impl Drop for EndFlag {
+impl Drop for EndMark {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
+        self.0.mark();
     }
 }
 

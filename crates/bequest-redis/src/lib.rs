@@ -71,6 +71,9 @@
 //! a time, however many give up); without one within a second the next call connects anew. Who waits on the silent one
 //! without a deadline waits for as long as the system keeps it up.
 //!
+//! When a connection ends, whoever waits on it is told, with or without a deadline. (The driver alone forgets a command that
+//! comes at that very instant.)
+//!
 //! The driver's own time limits (it answers after 500 ms, and lets a `BLPOP` swallow a job behind its back) are
 //! switched off: the context's are the only ones.
 //!
@@ -85,6 +88,7 @@ mod client;
 mod command;
 mod connection;
 mod error;
+mod handle;
 mod options;
 mod pubsub;
 mod retry;

@@ -17,12 +17,13 @@ use std::time::Duration;
 
 use bequest::Context;
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, ConnectionInfo, Pipeline, RedisResult, ScriptInvocation, Value};
+use redis::{Cmd, ConnectionInfo, Pipeline, RedisError, RedisResult, ScriptInvocation, Value};
 use tokio::runtime;
 use tokio::sync::watch;
 
 use crate::connection::{Connection, connect};
 use crate::error::{Error, Step, is_of_connection};
+use crate::handle::Handle;
 use crate::retry::{delay, until_connected};
 use crate::statistics::Counters;
 use crate::stripes::Stripes;
@@ -47,13 +48,6 @@ pub(crate) struct Shared {
     slot: Mutex<Slot>,
     /// Handles to the open connection that nobody uses at the moment. To clone one costs more than to find one here.
     handles: Stripes<Mutex<Vec<Handle>>>,
-}
-
-/// One caller's way to the connection.
-#[derive(Debug)]
-struct Handle {
-    connection: Connection,
-    driver: MultiplexedConnection,
 }
 
 /// Guarded by its lock.
@@ -99,7 +93,7 @@ impl Shared {
             None => Handle::to(self.connected(ctx).await?),
         };
         let mut flight = Flight::begin(self, handle);
-        match ctx.run(request.send(flight.driver())).await {
+        match ctx.run(flight.handle().send(&request)).await {
             Ok(Ok(value)) => {
                 flight.answered();
                 Ok(value)
@@ -125,7 +119,7 @@ impl Shared {
             let Some(handle) = lock(self.handles.mine()).pop() else {
                 return self.open().map(Handle::to);
             };
-            if handle.connection.is_current() {
+            if handle.connection().is_current() {
                 return Some(handle);
             }
         }
@@ -134,7 +128,7 @@ impl Shared {
     /// Keeps a handle for the next call.
     fn keep(&self, handle: Handle) {
         let mut handles = lock(self.handles.mine());
-        if handles.len() < HANDLES && handle.connection.is_current() {
+        if handles.len() < HANDLES && handle.connection().is_current() {
             handles.push(handle);
         }
     }
@@ -161,9 +155,11 @@ impl Shared {
         };
         let made = making.wait_for(Option::is_some).await;
         match made.ok().and_then(|made| made.clone()) {
+            // It may have been lost again before we looked.
+            Some(Ok(connection)) if !connection.is_current() => Err(interrupted()),
             Some(result) => result,
             // The task that was connecting is gone, and its runtime with it.
-            None => Err(std::io::Error::from(std::io::ErrorKind::Interrupted).into()),
+            None => Err(interrupted()),
         }
     }
 
@@ -209,7 +205,7 @@ impl Shared {
         drop(slot);
         connection.retire();
         for handles in self.handles.all() {
-            lock(handles).retain(|handle| !handle.connection.is_same(connection));
+            lock(handles).retain(|handle| !handle.connection().is_same(connection));
         }
         is_there
     }
@@ -227,8 +223,8 @@ impl Shared {
         runtime.spawn(async move {
             let ping = redis::cmd("PING");
             let question = Request::Command(&ping);
-            let mut driver = connection.driver();
-            let asked = question.send(&mut driver);
+            let mut handle = Handle::to(connection.clone());
+            let asked = handle.send(&question);
             let is_alive = match tokio::time::timeout(PROBE, asked).await {
                 Ok(Ok(_)) => true,
                 Ok(Err(error)) => !is_of_connection(&error),
@@ -246,13 +242,8 @@ impl Shared {
     }
 }
 
-impl Handle {
-    fn to(connection: Connection) -> Handle {
-        Handle {
-            driver: connection.driver(),
-            connection,
-        }
-    }
+fn interrupted() -> RedisError {
+    std::io::Error::from(std::io::ErrorKind::Interrupted).into()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -287,11 +278,11 @@ impl<'a> Flight<'a> {
     }
 
     fn connection(&self) -> &Connection {
-        &self.handle.as_ref().expect("not dropped yet").connection
+        self.handle.as_ref().expect("not dropped yet").connection()
     }
 
-    fn driver(&mut self) -> &mut MultiplexedConnection {
-        &mut self.handle.as_mut().expect("not dropped yet").driver
+    fn handle(&mut self) -> &mut Handle {
+        self.handle.as_mut().expect("not dropped yet")
     }
 
     fn answered(mut self) {
@@ -304,7 +295,7 @@ impl Drop for Flight<'_> {
         let Some(handle) = self.handle.take() else { return };
         if !self.is_answered {
             self.shared.counters.given_up.add();
-            self.shared.suspect(&handle.connection);
+            self.shared.suspect(handle.connection());
         }
         // The driver reads what was given up by itself; the handle is free.
         self.shared.keep(handle);

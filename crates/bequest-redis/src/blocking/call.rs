@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use bequest::{Canceled, Context};
 use redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
-use tokio::runtime::Handle;
+use tokio::runtime;
 use tokio::sync::oneshot;
 
 use super::orphan::{self, Lost};
 use super::pool::{Lease, Pool};
 use crate::command::Blocking;
 use crate::error::{Error, Step, is_of_connection};
+use crate::handle::Handle;
 use crate::shared::Request;
 
 /// What is to be run.
@@ -81,7 +82,7 @@ impl Drop for Answer<'_> {
             return;
         };
         let (pool, work) = (Arc::clone(self.pool), self.work.clone());
-        match Handle::try_current() {
+        match runtime::Handle::try_current() {
             Ok(runtime) => {
                 let running = pool.begin();
                 runtime.spawn(async move {
@@ -201,10 +202,10 @@ impl Work {
     }
 
     async fn send(&self, lease: &Lease) -> RedisResult<Value> {
-        let mut driver = lease.seat.connection.driver();
+        let mut handle = Handle::to(lease.seat.connection.clone());
         match self {
-            Work::Command(cmd, _) => Request::Command(cmd).send(&mut driver).await,
-            Work::Pipeline(pipeline) => Request::Pipeline(pipeline).send(&mut driver).await,
+            Work::Command(cmd, _) => handle.send(&Request::Command(cmd)).await,
+            Work::Pipeline(pipeline) => handle.send(&Request::Pipeline(pipeline)).await,
         }
     }
 

@@ -6,6 +6,8 @@ use redis::{Cmd, RedisError, RedisResult, Value, from_redis_value};
 
 use crate::connection::{Connection, within_a_try};
 use crate::error::is_of_connection;
+use crate::handle::Handle;
+use crate::shared::Request;
 
 /// The first pause before the server is told again.
 const AGAIN: Duration = Duration::from_millis(1);
@@ -96,8 +98,8 @@ impl Seat {
 
 /// The answer, or `None` if the server does not allow the question.
 async fn ask<T: redis::FromRedisValue>(connection: &Connection, question: &Cmd) -> RedisResult<Option<T>> {
-    let answered = connection.driver().send_packed_command(question).await?;
-    match answered.extract_error() {
+    let mut handle = Handle::to(connection.clone());
+    match handle.send(&Request::Command(question)).await {
         Ok(value) => from_redis_value(value).map(Some).map_err(RedisError::from),
         Err(error) if is_of_connection(&error) => Err(error),
         Err(_) => Ok(None),
