@@ -35,3 +35,6 @@ pub(crate) mod settings;
 pub(crate) mod sqlite;
 
 pub(crate) use sessions::{SessionError, Sessions};
+
+#[cfg(test)]
+mod tests;

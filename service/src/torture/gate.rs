@@ -23,6 +23,16 @@ pub(crate) enum Step {
     Handler,
 }
 
+impl Step {
+    fn name(self) -> &'static str {
+        match self {
+            Step::CacheRead | Step::CacheFill => "session cache",
+            Step::Database => "session database",
+            Step::Handler => "handler",
+        }
+    }
+}
+
 /// Where to hold, and who has come by.
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -66,7 +76,7 @@ impl Gate {
         self.arrived.notify_one();
         let let_on = ctx.run(held.wait_for(|held| *held != Some(step))).await;
         // The gate outlives whoever is held at it, so the only way to fail is the context's end.
-        let_on.map(drop).map_err(|end| StepError::ended("gate", end))
+        let_on.map(drop).map_err(|end| StepError::ended(step.name(), end))
     }
 
     fn misses(&self) -> bool {

@@ -5,10 +5,10 @@
 
 mod away;
 mod disconnects;
-mod gate;
+pub(crate) mod gate;
 mod race;
 mod stampede;
-mod stores;
+pub(crate) mod stores;
 mod throughput;
 
 use std::error::Error;
