@@ -45,4 +45,10 @@ fn every_acknowledged_session_survives_a_kill() {
     for id in &acknowledged {
         assert_eq!(me(&again, id), 200, "an acknowledged session was lost");
     }
+
+    // The control: without what was written before the kill, none of them is there.
+    let elsewhere = service(&[]);
+    for id in &acknowledged {
+        assert_eq!(me(&elsewhere, id), 403);
+    }
 }
