@@ -14,7 +14,7 @@ export BEQUEST_REQUIRE_SERVERS=1
 step "formatting, lints, documentation" ci/lint.sh
 step "unit, integration, store and documentation tests" cargo test --workspace --all-features --no-fail-fast
 step "the core without features" cargo test -p bequest --no-default-features --lib --tests
-step "the service as a newcomer builds it" cargo build --release
+step "the service as a newcomer builds it" cargo build --release -p bequest-service
 step "model checking" ci/loom.sh
 step "the page in a browser" ci/page.sh "${CARGO_TARGET_DIR:-target}/release/bequest"
 summary
