@@ -77,7 +77,10 @@ impl SessionHash {
     }
 
     fn hex(&self, bytes: usize) -> String {
-        self.0[..bytes].iter().map(|byte| format!("{byte:02x}")).collect()
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let digit = |four: u8| char::from(DIGITS[usize::from(four)]);
+        let both = |byte: &u8| [digit(byte >> 4), digit(byte & 15)];
+        self.0[..bytes].iter().flat_map(both).collect()
     }
 }
 

@@ -43,13 +43,19 @@ pub(super) struct Outcome<'o> {
 
 /// The line of an exchange that is over, without its end of line.
 pub(super) fn line(request: &Request, finished: &Finished<'_>, format: Format) -> String {
-    let reason = finished.end.reason().to_string();
+    let extended = format == Format::Extended;
+    // A text and a look at the clock for each request: only for a line that shows them.
+    let reason = extended.then(|| finished.end.reason().to_string());
     let outcome = Outcome {
         status: finished.logged_status().as_u16(),
         bytes: finished.bytes,
-        reason: &reason,
+        reason: reason.as_deref().unwrap_or_default(),
         elapsed: finished.elapsed,
-        left: finished.context.remaining(),
+        left: if extended {
+            finished.context.remaining()
+        } else {
+            None
+        },
     };
     line_of(request, &outcome, format)
 }

@@ -74,6 +74,9 @@ struct Taken {
 /// The most bytes that wait in a queue.
 const MOST_WAITING: usize = 4 << 20;
 
+/// How long a line may wait for others to be written with.
+const GATHER: Duration = Duration::from_millis(2);
+
 /// After a failed write, the next is tried this much later.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -234,10 +237,15 @@ impl Writer {
         let idle = |queue: &mut Queue| queue.bytes.is_empty() && !queue.reopen && !queue.closed;
         let queue = self.shared.queue();
         let mut queue = if self.lines == 0 {
-            self.shared
-                .filled
+            let filled = &self.shared.filled;
+            let queue = filled
                 .wait_while(queue, idle)
-                .unwrap_or_else(PoisonError::into_inner)
+                .unwrap_or_else(PoisonError::into_inner);
+            // Whoever queues the first line wakes this thread, which costs more than the line. Those that follow within
+            // the moment are written together and wake nobody.
+            let gathering = |queue: &mut Queue| !queue.reopen && !queue.closed;
+            let waited = filled.wait_timeout_while(queue, GATHER, gathering);
+            waited.unwrap_or_else(PoisonError::into_inner).0
         } else {
             // Something failed to be written: new lines wait behind it, and only time or a reopening helps.
             let waiting = |queue: &mut Queue| !queue.reopen && !queue.closed;

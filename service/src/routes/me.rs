@@ -13,7 +13,12 @@ use crate::session::middleware::extract::SignedIn;
 
 /// `GET /me`. The signature says that it needs a session.
 pub(super) async fn me(SignedIn(session): SignedIn) -> Response {
-    answer::json_response(StatusCode::OK, &tell(&session))
+    answer(&session)
+}
+
+/// The answer for this session.
+pub(crate) fn answer(session: &Session) -> Response {
+    answer::json_response(StatusCode::OK, &tell(session))
 }
 
 /// A session as its owner sees it.

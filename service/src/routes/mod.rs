@@ -4,7 +4,7 @@ pub(crate) mod admin;
 mod home;
 mod jobs;
 mod login;
-mod me;
+pub(crate) mod me;
 mod report;
 mod search;
 mod sessions;

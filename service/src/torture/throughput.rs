@@ -10,7 +10,6 @@ use axum::routing::get;
 use bequest::Context;
 use bequest_http::Server;
 use clap::Parser;
-use http::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -18,6 +17,7 @@ use tokio::task::JoinSet;
 use super::stores::user;
 use super::{Failure, Progress, Scratch};
 use crate::app;
+use crate::domain::session::Session;
 use crate::log::Logs;
 use crate::routes;
 use crate::settings::Settings;
@@ -29,16 +29,15 @@ const CONNECTIONS: usize = 8;
 pub(super) async fn scene(slices: usize) -> Result<String, Failure> {
     let scratch = Scratch::new()?;
     let ctx = Context::background().with_cancel().named("torture");
-    let (me, session) = serve_me(&ctx, &scratch).await?;
-    let (_, body) = ask_once(me, &session).await?;
-    let bare = serve_bare(&ctx, body).await?;
+    let (me, header, session) = serve_me(&ctx, &scratch).await?;
+    let bare = serve_bare(&ctx, session).await?;
     let mut progress = Progress::new(SCENE, slices);
     // Unmeasured, so that both are warm.
-    measure(me, &session).await?;
+    measure(me, &header).await?;
     measure(bare, "").await?;
     let (mut ours, mut theirs, mut ratios) = (0, 0, Vec::new());
     for slice in 0..slices {
-        let (one, other) = (measure(me, &session).await?, measure(bare, "").await?);
+        let (one, other) = (measure(me, &header).await?, measure(bare, "").await?);
         ours += one;
         theirs += other;
         ratios.push(one as f64 / other.max(1) as f64);
@@ -54,8 +53,8 @@ pub(super) async fn scene(slices: usize) -> Result<String, Failure> {
     ))
 }
 
-/// The service itself, and the head of a request with a session.
-async fn serve_me(ctx: &Context, scratch: &Scratch) -> Result<(SocketAddr, String), Failure> {
+/// The service itself, the header that brings a session, and the session.
+async fn serve_me(ctx: &Context, scratch: &Scratch) -> Result<(SocketAddr, String, Arc<Session>), Failure> {
     let file = |name: &str| scratch.path().join(name).display().to_string();
     let settings = Settings::try_parse_from([
         "bequest",
@@ -69,25 +68,17 @@ async fn serve_me(ctx: &Context, scratch: &Scratch) -> Result<(SocketAddr, Strin
     let logs = Arc::new(Logs::open(&settings.log)?);
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
     let (app, parts) = app::build(settings, nowhere, ctx, &logs).await?;
-    let (id, _) = app.identity.sessions.begin(ctx, user(), None).await?;
+    let (id, session) = app.identity.sessions.begin(ctx, user(), None).await?;
     let listener = TcpListener::bind(nowhere).await?;
     let addr = listener.local_addr()?;
     let (service, ctx) = (routes::public(app), ctx.clone());
     tokio::spawn(async move { parts.server.serve(listener, service, &ctx).await });
-    Ok((addr, format!("x-myapp-session: {}\r\n", id.expose())))
+    Ok((addr, format!("x-myapp-session: {}\r\n", id.expose()), session))
 }
 
-async fn serve_bare(ctx: &Context, body: String) -> Result<SocketAddr, Failure> {
-    let answer = move || {
-        let body = body.clone();
-        async move {
-            let kind = [
-                ("content-type", "application/json; charset=utf-8"),
-                ("cache-control", "no-store"),
-            ];
-            (StatusCode::OK, kind, body)
-        }
-    };
+/// The same route for a session that is always the same: no middleware, no logs.
+async fn serve_bare(ctx: &Context, session: Arc<Session>) -> Result<SocketAddr, Failure> {
+    let answer = move || std::future::ready(routes::me::answer(&session));
     let router: Router = Router::new().route("/me", get(answer));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let addr = listener.local_addr()?;
@@ -118,12 +109,6 @@ async fn measure(addr: SocketAddr, header: &str) -> Result<u64, Failure> {
         answered += client??;
     }
     Ok(answered)
-}
-
-async fn ask_once(addr: SocketAddr, header: &str) -> Result<(String, String), Failure> {
-    let answer = exchange(&mut TcpStream::connect(addr).await?, header).await?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or("an answer without a head")?;
-    Ok((head.to_string(), body.to_string()))
 }
 
 /// One request and its whole answer, which must be 200.

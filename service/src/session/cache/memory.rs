@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use bequest::Context;
 
-use super::super::budget::StepError;
 use super::super::database::Answer;
 use super::super::record::{Ended, Record};
 use super::{Cached, Filled, SessionCache, TOMBSTONE};
@@ -30,7 +29,6 @@ pub(crate) struct MemoryCache {
 }
 
 const SHARDS: usize = 16;
-const STEP: &str = "session cache";
 /// A shard with fewer entries than this is not worth clearing.
 const FEW: usize = 64;
 /// Among how many the first to die is looked for when a full shard has to make room.
@@ -68,7 +66,7 @@ impl MemoryCache {
         }
     }
 
-    fn get_now(&self, now: Instant, id: SessionHash) -> Cached {
+    fn get_at(&self, now: Instant, id: SessionHash) -> Cached {
         let mut shard = self.shard(id);
         match shard.slots.get_mut(&id) {
             Some(slot) if slot.until > now => match &slot.what {
@@ -82,7 +80,7 @@ impl MemoryCache {
         }
     }
 
-    fn fill_now(&self, now: Instant, record: Arc<Record>) -> Filled {
+    fn fill_at(&self, now: Instant, record: Arc<Record>) -> Filled {
         let id = record.session.id;
         let mut shard = self.shard(id);
         if let Some(slot) = shard.slots.get(&id).filter(|slot| slot.until > now) {
@@ -103,7 +101,7 @@ impl MemoryCache {
         Filled::Kept
     }
 
-    fn bury_now(&self, now: Instant, id: SessionHash) {
+    fn bury_at(&self, now: Instant, id: SessionHash) {
         let mut shard = self.shard(id);
         shard.clear_if_due(now);
         shard.put(
@@ -122,23 +120,21 @@ impl MemoryCache {
 
 impl SessionCache for MemoryCache {
     fn get<'a>(&'a self, ctx: &'a Context, id: SessionHash) -> Answer<'a, Cached> {
-        Box::pin(async move {
-            ctx.check().map_err(ended)?;
-            Ok(self.get_now(ctx.now(), id))
-        })
+        // It never waits, so it does not look at its context: that would set a timer at each read, for nothing.
+        Box::pin(async move { Ok(self.get_at(ctx.now(), id)) })
+    }
+
+    fn get_now(&self, ctx: &Context, id: SessionHash) -> Option<Cached> {
+        Some(self.get_at(ctx.now(), id))
     }
 
     fn fill<'a>(&'a self, ctx: &'a Context, record: Arc<Record>) -> Answer<'a, Filled> {
-        Box::pin(async move {
-            ctx.check().map_err(ended)?;
-            Ok(self.fill_now(ctx.now(), record))
-        })
+        Box::pin(async move { Ok(self.fill_at(ctx.now(), record)) })
     }
 
-    fn bury<'a>(&'a self, ctx: &'a Context, ended_session: Ended) -> Answer<'a, ()> {
+    fn bury<'a>(&'a self, ctx: &'a Context, ended: Ended) -> Answer<'a, ()> {
         Box::pin(async move {
-            ctx.check().map_err(ended)?;
-            self.bury_now(ctx.now(), ended_session.id);
+            self.bury_at(ctx.now(), ended.id);
             Ok(())
         })
     }
@@ -219,10 +215,6 @@ fn after(now: Instant, span: Duration) -> Instant {
     now + span.min(DAY)
 }
 
-fn ended(end: bequest::Canceled) -> StepError {
-    StepError::ended(STEP, end)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::super::record::tests::record;
@@ -246,25 +238,25 @@ mod tests {
     #[test]
     fn a_read_restarts_the_ttl() {
         let (cache, now) = (MemoryCache::new(TTL, 100), Instant::now());
-        assert_eq!(cache.fill_now(now, session(1)), Filled::Kept);
+        assert_eq!(cache.fill_at(now, session(1)), Filled::Kept);
         let almost = TTL - Duration::from_millis(1);
-        assert_eq!(cache.get_now(now + almost, hash(1)), Cached::Session(session(1)));
+        assert_eq!(cache.get_at(now + almost, hash(1)), Cached::Session(session(1)));
         assert_eq!(
-            cache.get_now(now + 2 * almost, hash(1)),
+            cache.get_at(now + 2 * almost, hash(1)),
             Cached::Session(session(1))
         );
-        assert_eq!(cache.get_now(now + 2 * almost + TTL, hash(1)), Cached::Nothing);
+        assert_eq!(cache.get_at(now + 2 * almost + TTL, hash(1)), Cached::Nothing);
     }
 
     #[test]
     fn a_tombstone_refuses_every_fill_while_it_stands() {
         let (cache, now) = (MemoryCache::new(TTL, 100), Instant::now());
-        cache.fill_now(now, session(1));
-        cache.bury_now(now, hash(1));
+        cache.fill_at(now, session(1));
+        cache.bury_at(now, hash(1));
         let last = now + TOMBSTONE - Duration::from_millis(1);
-        assert_eq!(cache.fill_now(last, session(1)), Filled::Ended);
-        assert_eq!(cache.get_now(last, hash(1)), Cached::Ended);
-        assert_eq!(cache.get_now(now + TOMBSTONE, hash(1)), Cached::Nothing);
+        assert_eq!(cache.fill_at(last, session(1)), Filled::Ended);
+        assert_eq!(cache.get_at(last, hash(1)), Cached::Ended);
+        assert_eq!(cache.get_at(now + TOMBSTONE, hash(1)), Cached::Nothing);
     }
 
     #[test]
@@ -274,15 +266,15 @@ mod tests {
             generation: 2,
             ..record(1, SystemTime::UNIX_EPOCH)
         });
-        cache.fill_now(now, Arc::clone(&newer));
-        assert_eq!(cache.fill_now(now, session(1)), Filled::Older);
-        assert_eq!(cache.get_now(now, hash(1)), Cached::Session(newer));
+        cache.fill_at(now, Arc::clone(&newer));
+        assert_eq!(cache.fill_at(now, session(1)), Filled::Older);
+        assert_eq!(cache.get_at(now, hash(1)), Cached::Session(newer));
     }
 
     #[test]
     fn is_bounded_and_tombstones_are_not_given_up() {
         let (cache, now) = (MemoryCache::new(TTL, 2 * SHARDS), Instant::now());
-        cache.bury_now(now, hash(0));
+        cache.bury_at(now, hash(0));
         for number in 0..=u16::MAX {
             let mut one = record(0, SystemTime::UNIX_EPOCH);
             let mut session = (*one.session).clone();
@@ -290,10 +282,10 @@ mod tests {
             session.id.0[1..3].copy_from_slice(&number.to_be_bytes());
             session.id.0[3] = 1;
             one.session = Arc::new(session);
-            cache.fill_now(now, Arc::new(one));
+            cache.fill_at(now, Arc::new(one));
         }
         assert_eq!(slots(&cache), 3);
-        assert_eq!(cache.get_now(now, hash(0)), Cached::Ended);
+        assert_eq!(cache.get_at(now, hash(0)), Cached::Ended);
     }
 
     #[test]
@@ -303,7 +295,7 @@ mod tests {
             let mut id = [0; 32];
             id[1..3].copy_from_slice(&number.to_be_bytes());
             now += Duration::from_secs(1);
-            cache.bury_now(now, SessionHash(id));
+            cache.bury_at(now, SessionHash(id));
         }
         assert!(slots(&cache) <= FEW);
     }

@@ -33,6 +33,11 @@ pub(crate) trait SessionCache: Debug + Send + Sync {
     /// What is cached under `id`. A session that is found stays for another TTL.
     fn get<'a>(&'a self, ctx: &'a Context, id: SessionHash) -> Answer<'a, Cached>;
 
+    /// The same if it can be told here and now, and `None` if it takes a wait: then there is something to limit.
+    fn get_now(&self, _ctx: &Context, _id: SessionHash) -> Option<Cached> {
+        None
+    }
+
     /// Caches a session for a TTL, unless a tombstone or a newer generation is in the way.
     fn fill<'a>(&'a self, ctx: &'a Context, record: Arc<Record>) -> Answer<'a, Filled>;
 
