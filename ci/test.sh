@@ -8,11 +8,11 @@ cd "$(dirname "$0")/.."
 source ci/steps.sh
 
 step "set up what is missing" ci/setup.sh
-# Nothing is left out from here on: a server that cannot be started is a failure. They are private ones, on free loopback
-# ports; started by root, they run under accounts of their own.
-export BEQUEST_REQUIRE_SERVERS=1
 step "formatting, lints, documentation" ci/lint.sh
-step "unit, integration, store and documentation tests" cargo test --workspace --all-features --no-fail-fast
+# Nothing is left out: a server that cannot be started is a failure. They are private ones, on free loopback ports; started
+# by root, they run under accounts of their own.
+step "unit, integration, store and documentation tests" \
+    env BEQUEST_REQUIRE_SERVERS=1 cargo test --workspace --all-features --no-fail-fast
 step "the core without features" cargo test -p bequest --no-default-features --lib --tests
 step "the service as a newcomer builds it" cargo build --release -p bequest-service
 step "model checking" ci/loom.sh
