@@ -26,7 +26,7 @@ if ((${#missing[@]} > 0)); then
 fi
 
 export BEQUEST_REQUIRE_SERVERS=1
-step "servers and proxy" cargo test -p bequest-test --features servers,proxy --no-fail-fast
+step "servers, proxy and the suite itself" cargo test -p bequest-test --features servers,proxy,conformance --no-fail-fast
 step "Postgres" cargo test -p bequest-postgres --all-features --no-fail-fast
 step "Redis" cargo test -p bequest-redis --all-features --no-fail-fast
 step "SQLite" cargo test -p bequest-sqlite --all-features --no-fail-fast
