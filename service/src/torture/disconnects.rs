@@ -60,7 +60,7 @@ struct Counted {
 }
 
 pub(super) async fn scene(ctx: &Context, clients: usize) -> Result<Verdict, Failure> {
-    let mut progress = Progress::new(SCENE, clients);
+    let progress = Progress::new(SCENE, clients);
     let ours = play(ctx, clients, false, |done| progress.at(done)).await?;
     let naive = play(ctx, CONTROLS, true, |_| {}).await?;
     Ok(Verdict {

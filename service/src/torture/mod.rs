@@ -6,19 +6,20 @@
 mod away;
 mod disconnects;
 pub(crate) mod gate;
+mod progress;
 mod race;
 mod stampede;
 pub(crate) mod stores;
 mod throughput;
 
 use std::error::Error;
-use std::fmt::Write as _;
-use std::io::{IsTerminal, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use bequest::Context;
 use clap::{Args, Subcommand};
 
+use self::progress::Progress;
 use crate::session::sqlite::SqliteSessions;
 
 /// What is attacked.
@@ -66,14 +67,6 @@ pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 #[derive(Debug)]
 pub(crate) struct Scratch(PathBuf);
 
-/// Tells how far a scene is, where somebody looks.
-#[derive(Debug)]
-pub(crate) struct Progress {
-    scene: &'static str,
-    of: usize,
-    shown: usize,
-}
-
 /// Runs the scenes and prints what they have shown. Whether every promise held and every control failed.
 ///
 /// # Errors
@@ -107,31 +100,6 @@ impl Verdict {
         line.push('\n');
         say(&line);
         self.holds && self.control_failed
-    }
-}
-
-impl Progress {
-    pub(crate) fn new(scene: &'static str, of: usize) -> Progress {
-        Progress {
-            scene,
-            of: of.max(1),
-            shown: usize::MAX,
-        }
-    }
-
-    pub(crate) fn at(&mut self, done: usize) {
-        let percent = 100 * done / self.of;
-        if percent == self.shown || !std::io::stderr().is_terminal() {
-            return;
-        }
-        self.shown = percent;
-        let bar = "#".repeat(percent / 5);
-        let mut line = String::new();
-        let _ = write!(line, "\r{:<44} [{bar:<20}] {percent:3} %", self.scene);
-        if percent >= 100 {
-            let _ = write!(line, "\r{:<80}\r", "");
-        }
-        eprint!("{line}");
     }
 }
 

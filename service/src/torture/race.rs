@@ -34,7 +34,7 @@ pub(crate) const LIFETIME: Lifetime = Lifetime {
 };
 
 pub(super) async fn scene(ctx: &Context, rounds: usize) -> Result<Verdict, Failure> {
-    let mut progress = Progress::new(SCENE, 2 * rounds);
+    let progress = Progress::new(SCENE, 2 * rounds);
     let ours = Distant::new(MemoryCache::new(TTL, 1000));
     let ours = play(ctx, rounds, Arc::new(ours), |done| progress.at(done)).await?;
     let naive = Distant::new(NaiveCache::new(TTL));

@@ -31,7 +31,7 @@ pub(super) async fn scene(slices: usize) -> Result<String, Failure> {
     let ctx = Context::background().with_cancel().named("torture");
     let (me, header, session) = serve_me(&ctx, &scratch).await?;
     let bare = serve_bare(&ctx, session).await?;
-    let mut progress = Progress::new(SCENE, slices);
+    let progress = Progress::new(SCENE, slices);
     // Unmeasured, so that both are warm.
     measure(me, &header).await?;
     measure(bare, "").await?;
