@@ -15,7 +15,7 @@ use crate::domain::duration::GoDuration;
 
 pub(crate) use accept::wants_page;
 pub(crate) use code::{Code, Counting};
-pub(crate) use respond::{respond, respond_at, stand_in, way_out};
+pub(crate) use respond::{context_of, let_out, respond, respond_at, stand_in, way_out};
 pub(crate) use status::{HandlerStatus, Refusal};
 
 pub(crate) fn json_response(status: StatusCode, body: &Value) -> Response {

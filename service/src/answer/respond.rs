@@ -78,22 +78,36 @@ fn respond_in_bytes(place: Place, ctx: &Context, answer: &HandlerStatus) -> Resp
     response
 }
 
-/// The layer around every route: whatever comes out leaves by [`respond_at`], or was 200.
+/// The layer around every route: whatever comes out leaves by [`let_out`].
+pub(crate) async fn way_out(request: Request, next: Next) -> Response {
+    let ctx = context_of(&request);
+    let response = next.run(request).await;
+    let_out(&ctx, response).await
+}
+
+/// The context of a request that the server has handed to its service.
+pub(crate) fn context_of<B>(request: &http::Request<B>) -> Context {
+    let ctx = request.extensions().get::<Context>().cloned();
+    ctx.unwrap_or_else(Context::background)
+}
+
+/// Whatever comes out of a handler leaves by [`respond_at`], or was 200.
 ///
 /// It makes the answers of refusals, puts what the router itself refuses into the envelope, and tells of what a handler
 /// answered by itself.
-pub(crate) async fn way_out(request: Request, next: Next) -> Response {
-    let ctx = request
-        .extensions()
-        .get::<Context>()
-        .cloned()
-        .unwrap_or_else(Context::background);
-    let mut response = next.run(request).await;
+///
+/// # Cancel safety
+///
+/// What a refusal says is logged before the first wait; the text of a router's own refusal is lost with the answer.
+pub(crate) async fn let_out(ctx: &Context, mut response: Response) -> Response {
+    if response.status() == StatusCode::OK {
+        return response;
+    }
     if let Some(Refusal { place, answer }) = response.extensions_mut().remove::<Refusal>() {
-        return with_headers_of(response, respond_at(place, &ctx, answer));
+        return with_headers_of(response, respond_at(place, ctx, answer));
     }
     let status = response.status();
-    if status == StatusCode::OK || response.extensions().get::<Told>().is_some() {
+    if response.extensions().get::<Told>().is_some() {
         return response;
     }
     let code = Code::of_status(status);
@@ -109,11 +123,11 @@ pub(crate) async fn way_out(request: Request, next: Next) -> Response {
             ..HandlerStatus::new(code, text)
         };
         let bare = Response::from_parts(head, Body::empty());
-        return with_headers_of(bare, respond_at(here!(), &ctx, answer));
+        return with_headers_of(bare, respond_at(here!(), ctx, answer));
     }
     tell(
         here!(),
-        &ctx,
+        ctx,
         &HandlerStatus {
             status,
             code,

@@ -277,7 +277,7 @@ impl Jobs {
                 "job": id,
                 "state": ending.state.as_str(),
                 "detail": ending.detail,
-                "user": request.and_then(|request| request.session()).map(|session| &session.user),
+                "user": request.and_then(|request| request.session()).map(|session| &session.user.id),
                 "request_id": request.map(|request| request.id().to_string()),
                 "trace_id": request.map(|request| request.trace_id()),
             }),

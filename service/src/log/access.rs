@@ -13,12 +13,13 @@
 //! ```
 
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bequest_http::server::Finished;
 use http::{HeaderValue, Version};
 
-use super::escape::push_quoted;
+use super::escape::{push_number, push_quoted};
 use super::request::Request;
 use super::time::push_combined;
 
@@ -41,8 +42,8 @@ pub(super) struct Outcome<'o> {
     pub(super) left: Option<Duration>,
 }
 
-/// The line of an exchange that is over, without its end of line.
-pub(super) fn line(request: &Request, finished: &Finished<'_>, format: Format) -> String {
+/// Writes the line of an exchange that is over, with its end of line.
+pub(super) fn push_line(out: &mut String, request: &Request, finished: &Finished<'_>, format: Format) {
     let extended = format == Format::Extended;
     // A text and a look at the clock for each request: only for a line that shows them.
     let reason = extended.then(|| finished.end.reason().to_string());
@@ -57,34 +58,48 @@ pub(super) fn line(request: &Request, finished: &Finished<'_>, format: Format) -
             None
         },
     };
-    line_of(request, &outcome, format)
+    push_line_of(out, request, &outcome, format);
 }
 
-pub(super) fn line_of(request: &Request, outcome: &Outcome<'_>, format: Format) -> String {
-    let mut out = String::with_capacity(256);
-    // Writing to a string cannot fail, here and below.
-    let _ = write!(out, "{} - - [", request.peer.ip().to_canonical());
-    push_combined(&mut out, request.begun);
+/// Every request pays for this, so the common parts are written without the machinery of `format!`.
+pub(super) fn push_line_of(out: &mut String, request: &Request, outcome: &Outcome<'_>, format: Format) {
+    push_address(out, request.peer.ip().to_canonical());
+    out.push_str(" - - [");
+    push_combined(out, request.begun);
     out.push_str("] \"");
-    push_quoted(&mut out, request.method.as_str().as_bytes());
+    push_quoted(out, request.method.as_str().as_bytes());
     out.push(' ');
     match request.uri.path_and_query() {
-        Some(target) => push_quoted(&mut out, target.as_str().as_bytes()),
-        None => push_quoted(&mut out, request.uri.to_string().as_bytes()),
+        Some(target) => push_quoted(out, target.as_str().as_bytes()),
+        None => push_quoted(out, request.uri.to_string().as_bytes()),
     }
-    let _ = write!(
-        out,
-        " {}\" {} {}",
-        protocol(request.version),
-        outcome.status,
-        outcome.bytes
-    );
-    push_header(&mut out, request.referer.as_ref());
-    push_header(&mut out, request.agent.as_ref());
+    out.push(' ');
+    out.push_str(protocol(request.version));
+    out.push_str("\" ");
+    push_number(out, u64::from(outcome.status), 3);
+    out.push(' ');
+    push_number(out, outcome.bytes, 1);
+    push_header(out, request.referer.as_ref());
+    push_header(out, request.agent.as_ref());
     if format == Format::Extended {
-        push_extension(&mut out, request, outcome);
+        push_extension(out, request, outcome);
     }
-    out
+    out.push('\n');
+}
+
+fn push_address(out: &mut String, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => {
+            for (place, octet) in address.octets().into_iter().enumerate() {
+                if place > 0 {
+                    out.push('.');
+                }
+                push_number(out, u64::from(octet), 1);
+            }
+        }
+        // Writing to a string cannot fail, here and below.
+        IpAddr::V6(address) => drop(write!(out, "{address}")),
+    }
 }
 
 fn push_header(out: &mut String, value: Option<&HeaderValue>) {

@@ -9,9 +9,10 @@ use serde_json::{Map, Value, json};
 
 use super::escape::{capped, push_json};
 use super::handler::{Handler, Level, Record};
-use super::request::{self, LoggedSession, Request};
+use super::request::{self, Request};
 use super::sink::Sink;
 use super::time::timestamp;
+use crate::domain::session::Session;
 
 /// Which answers get a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -49,10 +50,7 @@ impl Handler for ErrorLog {
 
     fn handle(&self, ctx: &Context, record: &Record) {
         let mut out = String::with_capacity(512);
-        push_json(
-            &mut out,
-            &line(request::of(ctx).map(|request| &**request), record, self.personal),
-        );
+        push_json(&mut out, &line(request::of(ctx), record, self.personal));
         out.push('\n');
         self.sink.write(&out);
     }
@@ -79,14 +77,14 @@ fn line(request: Option<&Request>, record: &Record, personal: bool) -> Value {
 }
 
 /// The session as the log may show it.
-fn item(session: &LoggedSession, personal: bool) -> Map<String, Value> {
+fn item(session: &Session, personal: bool) -> Map<String, Value> {
     let mut item = Map::new();
-    item.insert("Session".into(), capped(&session.digest).into());
-    item.insert("UserID".into(), capped(&session.user).into());
+    item.insert("Session".into(), session.id.to_string().into());
+    item.insert("UserID".into(), capped(&session.user.id).into());
     item.insert("LoginTime".into(), timestamp(session.login_time).into());
     if personal {
-        item.insert("Gender".into(), capped(&session.gender).into());
-        item.insert("Age".into(), session.age.into());
+        item.insert("Gender".into(), session.user.gender.as_str().into());
+        item.insert("Age".into(), session.user.age.into());
     }
     item
 }

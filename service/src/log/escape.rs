@@ -18,15 +18,39 @@ const CUT: &str = "...";
 /// ASCII, as `\xHH`.
 pub(super) fn push_quoted(out: &mut String, bytes: &[u8]) {
     let kept = &bytes[..bytes.len().min(LONGEST)];
-    for &byte in kept {
-        match byte {
-            b'"' | b'\\' | 0..=0x1f | 0x7f..=0xff => push_hex(out, byte),
-            printable => out.push(char::from(printable)),
+    match std::str::from_utf8(kept) {
+        // Nearly every field is of this kind.
+        Ok(text) if text.bytes().all(is_plain) => out.push_str(text),
+        _ => {
+            for &byte in kept {
+                match byte {
+                    byte if is_plain(byte) => out.push(char::from(byte)),
+                    byte => push_hex(out, byte),
+                }
+            }
         }
     }
     if kept.len() < bytes.len() {
         out.push_str(CUT);
     }
+}
+
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
+}
+
+/// Writes a number in decimal, with zeros before it up to a width.
+pub(super) fn push_number(out: &mut String, number: u64, width: usize) {
+    let mut digits = [b'0'; 20];
+    let (mut left, mut from) = (number, digits.len());
+    while left > 0 {
+        from -= 1;
+        // Below ten, so nothing is cut off.
+        digits[from] = b'0' + (left % 10) as u8;
+        left /= 10;
+    }
+    let from = from.min(digits.len() - width.min(digits.len()));
+    out.extend(digits[from..].iter().map(|&digit| char::from(digit)));
 }
 
 fn push_hex(out: &mut String, byte: u8) {
@@ -86,6 +110,17 @@ mod tests {
         let mut out = String::new();
         push_quoted(&mut out, b"a\"b\\c\r\n\x1b[31m\x7f\xe2\x80\xae");
         assert_eq!(out, r"a\x22b\x5Cc\x0D\x0A\x1B[31m\x7F\xE2\x80\xAE");
+    }
+
+    #[test]
+    fn numbers_are_written_as_by_the_standard_library() {
+        for number in [0, 1, 9, 10, 99, 200, 65_535, u64::MAX] {
+            for width in [1, 2, 4, 20] {
+                let mut out = String::new();
+                push_number(&mut out, number, width);
+                assert_eq!(out, format!("{number:0width$}"));
+            }
+        }
     }
 
     #[test]

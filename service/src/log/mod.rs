@@ -42,7 +42,7 @@ pub(crate) use handler::{Fanout, Handler, Record};
 pub(crate) use observer::COUNTERS;
 pub(crate) use place::{Place, here};
 pub(crate) use reopen::reopen_on_hangup;
-pub(crate) use request::{LoggedSession, identify};
+pub(crate) use request::identify;
 pub(crate) use settings::LogSettings;
 pub(crate) use time::timestamp;
 

@@ -1,5 +1,6 @@
 //! What the servers tell: the access line of each exchange that is over, and the counters behind `/metrics`.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,6 +31,11 @@ pub(crate) static COUNTERS: Counters = Counters {
     dropped: AtomicU64::new(0),
 };
 
+thread_local! {
+    /// Room for one line. What a client may choose in it is limited, and so is what this keeps.
+    static LINE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
 /// Listens to one server.
 #[derive(Debug)]
 pub(super) struct Listening {
@@ -48,9 +54,11 @@ impl Observer for Listening {
         };
         counter.fetch_add(1, Ordering::Relaxed);
         if let (Some((sink, format)), Some(request)) = (&self.access, request::of(finished.context)) {
-            let mut line = access::line(request, finished, *format);
-            line.push('\n');
-            sink.write(&line);
+            LINE.with_borrow_mut(|line| {
+                line.clear();
+                access::push_line(line, request, finished, *format);
+                sink.write(line);
+            });
         }
     }
 

@@ -14,18 +14,21 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use bequest::{Context, Key};
+use bequest_http::wire::Trace;
 use http::request::Parts;
 use http::{HeaderValue, Method, Uri, Version, header};
 
 use super::handler::Handler;
+use crate::domain::session::Session;
 
 /// Private, so that only [`remember`] puts it there.
-static REQUEST: Key<Arc<Request>> = Key::new("request");
+static REQUEST: Key<Request> = Key::new("request");
 
 /// One request, as far as its lines need it.
 pub(crate) struct Request {
     number: u64,
-    trace: Option<TraceId>,
+    /// The caller's, if it sent one.
+    trace: Option<Trace>,
     pub(super) begun: SystemTime,
     pub(super) peer: SocketAddr,
     pub(super) method: Method,
@@ -35,26 +38,9 @@ pub(crate) struct Request {
     pub(super) agent: Option<HeaderValue>,
     accept: Option<HeaderValue>,
     /// Set once, by [`identify`].
-    session: OnceLock<LoggedSession>,
+    session: OnceLock<Arc<Session>>,
     log: Arc<dyn Handler>,
 }
-
-/// What a log line may say of a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LoggedSession {
-    /// The first eight hexadecimal digits of the SHA-256 of its id.
-    pub(crate) digest: String,
-    pub(crate) user: String,
-    pub(crate) login_time: SystemTime,
-    /// Personal: logged only when asked for by the settings.
-    pub(crate) gender: String,
-    /// Personal: logged only when asked for by the settings.
-    pub(crate) age: Option<u8>,
-}
-
-/// The 32 hexadecimal digits of a W3C trace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct TraceId([u8; 32]);
 
 /// A request's number, unique beyond this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,9 +52,9 @@ pub(crate) fn remember(ctx: &Context, head: &Parts, peer: SocketAddr, log: &Arc<
     let field = |name| head.headers.get(name).cloned();
     ctx.with_value(
         &REQUEST,
-        Arc::new(Request {
+        Request {
             number: LAST.fetch_add(1, Ordering::Relaxed) + 1,
-            trace: head.headers.get("traceparent").and_then(TraceId::read),
+            trace: Trace::read(&head.headers),
             begun: SystemTime::now(),
             peer,
             method: head.method.clone(),
@@ -79,18 +65,18 @@ pub(crate) fn remember(ctx: &Context, head: &Parts, peer: SocketAddr, log: &Arc<
             accept: field(header::ACCEPT),
             session: OnceLock::new(),
             log: Arc::clone(log),
-        }),
+        },
     )
 }
 
 /// The request for which `ctx` was made, if it was made for one.
-pub(crate) fn of(ctx: &Context) -> Option<&Arc<Request>> {
+pub(crate) fn of(ctx: &Context) -> Option<&Request> {
     ctx.value(&REQUEST)
 }
 
 /// Lets the lines about the request of `ctx` say whose it is. Whether it was heard: a request is identified once, and a
 /// context of no request never.
-pub(crate) fn identify(ctx: &Context, session: LoggedSession) -> bool {
+pub(crate) fn identify(ctx: &Context, session: Arc<Session>) -> bool {
     of(ctx).is_some_and(|request| request.session.set(session).is_ok())
 }
 
@@ -102,13 +88,13 @@ impl Request {
     /// The trace it belongs to: the caller's if it sent one, otherwise one of its own.
     pub(crate) fn trace_id(&self) -> String {
         match &self.trace {
-            Some(TraceId(digits)) => digits.iter().copied().map(char::from).collect(),
+            Some(trace) => format!("{:032x}", u128::from_be_bytes(trace.parent().trace_id())),
             None => format!("{:016x}{:016x}", process(), self.number),
         }
     }
 
-    pub(crate) fn session(&self) -> Option<&LoggedSession> {
-        self.session.get()
+    pub(crate) fn session(&self) -> Option<&Session> {
+        self.session.get().map(|session| &**session)
     }
 
     /// Where lines about it go.
@@ -122,23 +108,6 @@ impl Request {
             .as_ref()
             .and_then(|accept| accept.to_str().ok())
             .unwrap_or("")
-    }
-}
-
-impl TraceId {
-    /// Reads a `traceparent`: `00-{32 digits}-{16 digits}-{2 digits}`, lower case, neither id of zeros alone.
-    fn read(value: &HeaderValue) -> Option<TraceId> {
-        let text = value.as_bytes();
-        let shape = text.len() == 55 && text.starts_with(b"00-") && text[35] == b'-' && text[52] == b'-';
-        let is_hex = |part: &[u8]| {
-            part.iter()
-                .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
-        };
-        let is_id = |part: &[u8]| is_hex(part) && part.iter().any(|&digit| digit != b'0');
-        if !(shape && is_id(&text[3..35]) && is_id(&text[36..52]) && is_hex(&text[53..])) {
-            return None;
-        }
-        text[3..35].try_into().ok().map(TraceId)
     }
 }
 
@@ -161,31 +130,5 @@ impl fmt::Debug for Request {
             .field("method", &self.method)
             .field("uri", &self.uri)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &'static str) -> Option<TraceId> {
-        TraceId::read(&HeaderValue::from_static(text))
-    }
-
-    #[test]
-    fn a_trace_is_taken_only_whole() {
-        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert_eq!(read(good).unwrap().0.as_slice(), &good.as_bytes()[3..35]);
-        for bad in [
-            "",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
-            "00-4BF92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e47 6-00f067aa0ba902b7-01",
-        ] {
-            assert_eq!(read(bad), None, "{bad}");
-        }
     }
 }

@@ -1,7 +1,8 @@
 //! The two ways in which the logs write a point in time. Both are UTC: lines of several machines are read together.
 
-use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::escape::push_number;
 
 const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
@@ -47,11 +48,16 @@ pub(super) fn push_combined(out: &mut String, at: SystemTime) {
         .ok()
         .and_then(|at| MONTHS.get(at))
         .unwrap_or(&"Jan");
-    // Writing to a string cannot fail.
-    let _ = write!(
-        out,
-        "{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000"
-    );
+    push_number(out, day, 2);
+    out.push('/');
+    out.push_str(month);
+    out.push('/');
+    push_number(out, year, 4);
+    for part in [hour, minute, second] {
+        out.push(':');
+        push_number(out, part, 2);
+    }
+    out.push_str(" +0000");
 }
 
 impl Civil {

@@ -10,19 +10,51 @@ mod search;
 mod sessions;
 mod store;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
+use bequest_http::server::{RequestBody, service_fn};
+use http::Request;
+use tower_service::Service;
 
 use crate::answer::{self, Code, Refusal};
 use crate::app::App;
 use crate::log::here;
+use crate::session::Sessions;
 use crate::session::middleware::identify;
 
-/// The routes of the public listener.
-pub(crate) fn public(app: Arc<App>) -> Router {
+/// The service of the public listener: who is asking, the route, and the one way out.
+///
+/// Both ends are here, around the router, and not layers of each route: a layer is a box and a copy of the route for
+/// each request.
+pub(crate) fn public(
+    app: Arc<App>,
+) -> impl Service<Request<RequestBody>, Response = Response, Error = Infallible, Future: Send>
++ Clone
++ Send
++ 'static {
+    let sessions = Arc::clone(&app.identity.sessions);
+    let router = router(app);
+    service_fn(move |request| handle(router.clone(), Arc::clone(&sessions), request))
+}
+
+async fn handle(mut router: Router, sessions: Arc<Sessions>, mut request: Request<RequestBody>) -> Response {
+    let ctx = answer::context_of(&request);
+    let response = match identify(&sessions, &mut request).await {
+        Ok(parting) => {
+            let Ok(mut response) = router.call(request).await;
+            parting.part(&mut response);
+            response
+        }
+        Err(refusal) => refusal.into_response(),
+    };
+    answer::let_out(&ctx, response).await
+}
+
+fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/", get(home::page))
         .route("/app.js", get(home::script))
@@ -49,11 +81,6 @@ pub(crate) fn public(app: Arc<App>) -> Router {
         .route("/token", post(login::token))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn_with_state(
-            Arc::clone(&app.identity.sessions),
-            identify,
-        ))
-        .layer(middleware::from_fn(answer::way_out))
         .with_state(app)
 }
 

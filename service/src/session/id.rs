@@ -38,8 +38,10 @@ impl SessionId {
         if text.len() != TEXT {
             return None;
         }
-        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-        bytes.try_into().ok().map(SessionId)
+        // The decoder asks for room for whole groups of four characters.
+        let mut bytes = [0; LENGTH + 1];
+        let decoded = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
+        bytes[..decoded].try_into().ok().map(SessionId)
     }
 
     /// What is kept of it.

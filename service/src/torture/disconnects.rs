@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::{Router, routing};
 use bequest::{Canceled, Context, Reason};
 use bequest_http::Server;
@@ -167,7 +167,7 @@ impl Stage {
         let mut router = Router::new()
             .route("/", routing::get(handler))
             .with_state(Arc::clone(&gate))
-            .layer(middleware::from_fn_with_state(Arc::clone(&sessions), identify));
+            .layer(middleware::from_fn_with_state(Arc::clone(&sessions), identified));
         if deaf {
             router = router.layer(middleware::from_fn(forget_the_end));
         }
@@ -263,6 +263,18 @@ async fn handler(
     let passed = gate.pass(&ctx, Step::Handler).await;
     passed.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     Ok(session.user.id.clone())
+}
+
+/// Who is asking, as before the routes of the service.
+async fn identified(State(sessions): State<Arc<Sessions>>, mut request: Request, next: Next) -> Response {
+    match identify(&sessions, &mut request).await {
+        Ok(parting) => {
+            let mut response = next.run(request).await;
+            parting.part(&mut response);
+            response
+        }
+        Err(refusal) => refusal.into_response(),
+    }
 }
 
 /// The naive way: the work does not hear that nobody waits for it.

@@ -29,7 +29,7 @@ impl Handler for Recording {
 
     fn handle(&self, ctx: &Context, record: &Record) {
         let session =
-            request::of(ctx).and_then(|request| request.session().map(|session| session.user.clone()));
+            request::of(ctx).and_then(|request| request.session().map(|session| session.user.id.clone()));
         let line = format!("{} {} {session:?}", record.status.as_u16(), record.message);
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
     }

@@ -21,13 +21,14 @@ use serde_json::Value;
 use tower_service::Service;
 
 use crate::answer::{Code, HandlerStatus, respond, way_out};
-use crate::log::access::{Format, Outcome, line_of};
+use crate::domain::session::{Gender, Session, SessionHash, User};
+use crate::log::access::{Format, Outcome, push_line_of};
 use crate::log::errors::{ErrorLog, Which};
 use crate::log::handler::Handler;
+use crate::log::identify;
 use crate::log::request;
 use crate::log::settings::append;
 use crate::log::sink::Sink;
-use crate::log::{LoggedSession, identify};
 
 const REQUESTS: usize = 100_000;
 
@@ -130,14 +131,16 @@ impl Random {
         request.body(axum::body::Body::empty()).unwrap()
     }
 
-    fn session(&mut self) -> LoggedSession {
-        LoggedSession {
-            digest: self.text(),
-            user: self.text(),
+    fn session(&mut self) -> Arc<Session> {
+        Arc::new(Session {
+            id: SessionHash([u8::try_from(self.below(256)).unwrap(); 32]),
+            user: User {
+                id: self.text(),
+                gender: Gender::Undisclosed,
+                age: u8::try_from(self.below(256)).ok(),
+            },
             login_time: SystemTime::UNIX_EPOCH + Duration::from_secs(self.next() % (1 << 33)),
-            gender: self.text(),
-            age: u8::try_from(self.below(256)).ok(),
-        }
+        })
     }
 }
 
@@ -214,8 +217,9 @@ async fn one_request_is_one_line_whatever_its_client_sends() {
             elapsed: Duration::from_nanos(random.next() >> 20),
             left: None,
         };
-        let line = line_of(request::of(&ctx).unwrap(), &outcome, Format::Combined);
-        access.write(&(line + "\n"));
+        let mut line = String::new();
+        push_line_of(&mut line, request::of(&ctx).unwrap(), &outcome, Format::Combined);
+        access.write(&line);
         if number % 1000 == 0 {
             access.flush(&background).await.unwrap();
             errors.flush(&background).await.unwrap();
@@ -313,7 +317,7 @@ fn control_naive_lines_are_broken() {
         let target = request.uri().path();
         naive += &format!(
             "192.0.2.7 - {} [29/Jul/2017:10:08:30 +0000] \"{} {target} HTTP/1.1\" 404 0 \"\" \"{}\"\n",
-            session.user,
+            session.user.id,
             request.method(),
             agent.unwrap_or_default(),
         );

@@ -8,8 +8,9 @@ use http::StatusCode;
 
 use super::{Recording, context};
 use crate::answer::{Code, HandlerStatus, respond};
+use crate::domain::session::{Gender, Session, SessionHash, User};
 use crate::log::handler::{Fanout, Handler, Record};
-use crate::log::{LoggedSession, identify};
+use crate::log::identify;
 
 /// Wants what its context says it wants, and refuses to be told of anything else.
 struct Picky {
@@ -32,14 +33,16 @@ impl Handler for Picky {
     }
 }
 
-fn ann() -> LoggedSession {
-    LoggedSession {
-        digest: "0a1b2c3d".into(),
-        user: "ann".into(),
+fn ann() -> Arc<Session> {
+    Arc::new(Session {
+        id: SessionHash([0x0a; 32]),
+        user: User {
+            id: "ann".into(),
+            gender: Gender::Female,
+            age: Some(41),
+        },
         login_time: SystemTime::UNIX_EPOCH,
-        gender: "f".into(),
-        age: Some(41),
-    }
+    })
 }
 
 /// A log that wants 404 alone, and what it was told.

@@ -13,50 +13,72 @@ mod headers;
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bequest::Context;
-use http::{HeaderMap, HeaderValue, Method, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 
 use self::headers::{Ambiguous, Presented, Way};
 use super::id::SessionId;
 use super::{SessionError, Sessions};
 use crate::answer::{Code, Refusal};
-use crate::domain::session::{self, Session};
-use crate::log::{self, LoggedSession, Place, here};
+use crate::domain::session;
+use crate::log::{self, Place, here};
 
 pub(crate) use self::headers::SESSION_HEADER;
 
-/// Finds out who is asking. A request without a session, or with one that has ended, goes on without.
-pub(crate) async fn identify(
-    State(sessions): State<Arc<Sessions>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+/// What is left to do for the client's session when its request has been answered.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "a cookie that has become useless is taken back with the answer"]
+pub(crate) struct Parting {
+    /// The browser brought a cookie whose session does not stand.
+    forget: bool,
+}
+
+/// Finds out who is asking, and lets the request's context carry the session. A request without one, or with one that
+/// has ended, goes on without.
+///
+/// # Cancel safety
+///
+/// As [`Sessions::read`].
+///
+/// # Errors
+///
+/// The answer that the request gets without being handled.
+pub(crate) async fn identify<B>(
+    sessions: &Arc<Sessions>,
+    request: &mut Request<B>,
+) -> Result<Parting, Refusal> {
     headers::strip_identity(request.headers_mut());
     let presented = match headers::take_presented(request.headers_mut()) {
         Ok(Some(presented)) => presented,
-        Ok(None) => return next.run(request).await,
+        Ok(None) => return Ok(Parting { forget: false }),
         Err(Ambiguous) => {
-            return Refusal::new(here!(), Code::AmbiguousSession, Ambiguous.to_string()).into_response();
+            return Err(Refusal::new(
+                here!(),
+                Code::AmbiguousSession,
+                Ambiguous.to_string(),
+            ));
         }
     };
     let by_cookie = presented.way == Way::Cookie;
     if by_cookie && is_cross_site(request.method(), request.uri(), request.headers()) {
-        return cross_site(here!()).into_response();
+        return Err(cross_site(here!()));
     }
-    let known = match sign_in(&sessions, &mut request, presented).await {
-        Ok(known) => known,
-        Err(refusal) => return refusal.into_response(),
-    };
-    let mut response = next.run(request).await;
-    if by_cookie && !known && !response.headers().contains_key(header::SET_COOKIE) {
-        response
-            .headers_mut()
-            .insert(header::SET_COOKIE, headers::no_cookie());
+    let known = sign_in(sessions, request, presented).await?;
+    Ok(Parting {
+        forget: by_cookie && !known,
+    })
+}
+
+impl Parting {
+    /// Completes the answer.
+    pub(crate) fn part(self, response: &mut Response) {
+        if self.forget && !response.headers().contains_key(header::SET_COOKIE) {
+            response
+                .headers_mut()
+                .insert(header::SET_COOKIE, headers::no_cookie());
+        }
     }
-    response
 }
 
 /// The cookie that makes a browser bring `id` from now on.
@@ -102,9 +124,9 @@ pub(crate) fn refusal(place: Place, ctx: &Context, error: &SessionError) -> Refu
 }
 
 /// Puts the session into the request's context, if it stands. Whether it does.
-async fn sign_in(
+async fn sign_in<B>(
     sessions: &Arc<Sessions>,
-    request: &mut Request,
+    request: &mut Request<B>,
     presented: Presented,
 ) -> Result<bool, Refusal> {
     let Some(ctx) = request.extensions().get::<Context>().cloned() else {
@@ -125,20 +147,13 @@ async fn sign_in(
         return Ok(false);
     };
     headers::set_identity(request.headers_mut(), &found);
-    log::identify(&ctx, logged(&found));
-    request.extensions_mut().insert(session::new_context(&ctx, found));
-    Ok(true)
-}
-
-/// What the lines of the request may say of its session.
-fn logged(session: &Session) -> LoggedSession {
-    LoggedSession {
-        digest: session.id.to_string(),
-        user: session.user.id.clone(),
-        login_time: session.login_time,
-        gender: session.user.gender.as_str().to_string(),
-        age: session.user.age,
+    log::identify(&ctx, Arc::clone(&found));
+    let ctx = session::new_context(&ctx, found);
+    match request.extensions_mut().get_mut::<Context>() {
+        Some(place) => *place = ctx,
+        None => drop(request.extensions_mut().insert(ctx)),
     }
+    Ok(true)
 }
 
 #[cfg(test)]
