@@ -1,0 +1,3 @@
+module bequest/peers
+
+go 1.24
