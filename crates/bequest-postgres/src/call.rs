@@ -1,6 +1,6 @@
 //! The calls, on a connection that is already there: the same for a pool, a transaction and a savepoint.
 
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::TryStreamExt;
@@ -44,7 +44,7 @@ pub(crate) async fn query(
         };
         match lease.drive(wanted, Sent::Stoppable, work).await {
             Err(ended) if is_stale(lease, wanted, sql, &ended) => {}
-            answer => return answer.map_err(|ended| ended.at(step(&reading))),
+            answer => return answer.map_err(|ended| ended.of(wanted, step(&reading))),
         }
     }
 }
@@ -75,7 +75,7 @@ pub(crate) async fn query_opt(
                 return Ok(row);
             }
             Err(ended) if is_stale(lease, wanted, sql, &ended) => {}
-            Err(ended) => return Err(ended.at(step(&reading))),
+            Err(ended) => return Err(ended.of(wanted, step(&reading))),
         }
     }
 }
@@ -105,7 +105,7 @@ pub(crate) async fn execute(
         let work = client.execute_raw(&statement, params.iter().copied());
         match lease.drive(wanted, Sent::Stoppable, work).await {
             Err(ended) if is_stale(lease, wanted, sql, &ended) => {}
-            answer => return answer.map_err(|ended| ended.at(Step::Running)),
+            answer => return answer.map_err(|ended| ended.of(wanted, Step::Running)),
         }
     }
 }
@@ -115,7 +115,7 @@ pub(crate) async fn batch_execute(lease: &mut Lease, wanted: Wanted<'_>, script:
     let client = lease.client();
     let work = client.batch_execute(script);
     let answer = lease.drive(wanted, Sent::Stoppable, work).await;
-    answer.map_err(|ended| ended.at(Step::Running))
+    answer.map_err(|ended| ended.of(wanted, Step::Running))
 }
 
 /// Begins a query whose rows are read one by one; the statement stays in flight.
@@ -124,15 +124,15 @@ pub(crate) async fn query_stream(
     wanted: Wanted<'_>,
     sql: &str,
     params: Params<'_>,
-) -> Result<Pin<Box<RowStream>>, Error> {
+) -> Result<RowStream, Error> {
     loop {
         let statement = prepare(lease, wanted, sql).await?;
         let client = lease.client();
         let work = client.query_raw(&statement, params.iter().copied());
         match lease.send(wanted, Sent::Stoppable, work).await {
-            Ok(rows) => return Ok(Box::pin(rows)),
+            Ok(rows) => return Ok(rows),
             Err(ended) if is_stale(lease, wanted, sql, &ended) => {}
-            Err(ended) => return Err(ended.at(Step::Running)),
+            Err(ended) => return Err(ended.of(wanted, Step::Running)),
         }
     }
 }

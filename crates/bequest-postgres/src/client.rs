@@ -33,7 +33,8 @@ use crate::transaction::Transaction;
 ///
 /// If the future is dropped, the same happens in the background.
 ///
-/// Statements run in autocommit: one that was cancelled has changed nothing.
+/// Statements run in autocommit: one that was cancelled has changed nothing, unless its error says that it is in doubt
+/// ([`Error::is_in_doubt`]).
 ///
 /// # Example
 ///
@@ -191,10 +192,10 @@ impl Database {
         ctx: &Context,
         sql: &str,
         params: &[&(dyn ToSql + Sync)],
-    ) -> Result<Rows, Error> {
+    ) -> Result<Rows<'static>, Error> {
         let mut lease = self.pool.acquire(ctx).await?;
         let rows = call::query_stream(&mut lease, alone(ctx), sql, params).await?;
-        Ok(Rows::new(ctx, rows, lease))
+        Ok(Rows::new(alone(ctx), rows, lease, None))
     }
 
     /// Runs a statement and returns how many rows it changed.
@@ -258,9 +259,10 @@ impl Database {
     /// # Errors
     ///
     /// As [`query`](Database::query).
-    pub async fn copy_in(&self, ctx: &Context, sql: &str) -> Result<CopyIn, Error> {
-        let lease = self.pool.acquire(ctx).await?;
-        copy::copy_in(ctx, lease, sql).await
+    pub async fn copy_in(&self, ctx: &Context, sql: &str) -> Result<CopyIn<'static>, Error> {
+        let mut lease = self.pool.acquire(ctx).await?;
+        let sink = copy::begin_in(&mut lease, alone(ctx), sql).await?;
+        Ok(CopyIn::new(alone(ctx), sink, lease, None))
     }
 
     /// Begins a `COPY … TO STDOUT`, under the same context.
@@ -272,9 +274,10 @@ impl Database {
     /// # Errors
     ///
     /// As [`query`](Database::query).
-    pub async fn copy_out(&self, ctx: &Context, sql: &str) -> Result<CopyOut, Error> {
-        let lease = self.pool.acquire(ctx).await?;
-        copy::copy_out(ctx, lease, sql).await
+    pub async fn copy_out(&self, ctx: &Context, sql: &str) -> Result<CopyOut<'static>, Error> {
+        let mut lease = self.pool.acquire(ctx).await?;
+        let stream = copy::begin_out(&mut lease, alone(ctx), sql).await?;
+        Ok(CopyOut::new(alone(ctx), stream, lease, None))
     }
 
     /// Listens to `channels`, on a connection of its own. `ctx` is for the beginning only.

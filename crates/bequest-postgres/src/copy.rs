@@ -1,21 +1,25 @@
 //! COPY, in both directions, in pieces.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 
-use bequest::Context;
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::SinkExt;
 use tokio_postgres::{CopyInSink, CopyOutStream};
 
-use crate::error::{Error, Step};
-use crate::held::Held;
-use crate::pool::{Lease, Sent, Wanted};
+use crate::error::{Error, Step, is_lost};
+use crate::held::{Held, Owners};
+use crate::pool::{Ended, Lease, Sent, Wanted};
+use crate::reader::{LastWord, Reader};
+use crate::transaction::Transaction;
 
-/// A `COPY … FROM STDIN`: from [`Database::copy_in`](crate::Database::copy_in).
+/// A `COPY … FROM STDIN`: from [`Database::copy_in`](crate::Database::copy_in) and [`Transaction::copy_in`].
 ///
 /// All of it or nothing: what is not finished is failed, by dropping it as well as by the context's end, and that also if
-/// nobody is sending.
+/// nobody is sending. In a transaction, that rolls the whole transaction back.
+///
+/// Pieces are not gathered: who sends quicker than the server takes waits for it.
 ///
 /// # Example
 ///
@@ -42,47 +46,64 @@ use crate::pool::{Lease, Sent, Wanted};
 /// assert_eq!(text, b"ben\t30\nana\t70\n");
 /// # Ok(()) }
 /// ```
-pub struct CopyIn(Held<Pin<Box<CopyInSink<Bytes>>>>);
+pub struct CopyIn<'tx> {
+    held: Held<Sink>,
+    transaction: Option<&'tx mut Transaction>,
+}
 
-/// A `COPY … TO STDOUT`: from [`Database::copy_out`](crate::Database::copy_out).
+type Sink = Pin<Box<CopyInSink<Bytes>>>;
+
+/// A `COPY … TO STDOUT`: from [`Database::copy_out`](crate::Database::copy_out) and [`Transaction::copy_out`].
 ///
 /// It holds a connection until the end is read, it is dropped, or its context ends, whatever comes first; in the last case
-/// even if nobody is reading. See [`CopyIn`] for an example.
-pub struct CopyOut {
-    held: Held<Pin<Box<CopyOutStream>>>,
-    /// The end was read, or an error.
-    over: bool,
+/// even if nobody is reading. In a transaction, dropping it before its end rolls the whole transaction back. See [`CopyIn`]
+/// for an example.
+#[derive(Debug)]
+pub struct CopyOut<'tx> {
+    reader: Reader<CopyOutStream>,
+    transaction: Option<&'tx mut Transaction>,
 }
 
-pub(crate) async fn copy_in(ctx: &Context, mut lease: Lease, sql: &str) -> Result<CopyIn, Error> {
-    let wanted = alone(ctx);
-    let running = |ended: crate::pool::Ended| ended.at(Step::Running);
+/// Begins a copy that comes in; it stays in flight.
+pub(crate) async fn begin_in(lease: &mut Lease, wanted: Wanted<'_>, sql: &str) -> Result<Sink, Error> {
+    let running = |ended: Ended| ended.at(Step::Running);
     let statement = lease.statement(wanted, sql).await.map_err(running)?;
     let client = lease.client();
-    // Until the server has begun to copy, an error makes it answer once more than the driver expects.
-    lease.spoil(true);
+    lease.copying();
     let begun = lease.send(wanted, Sent::CopyIn, client.copy_in(&statement)).await;
     let sink = Box::pin(begun.map_err(running)?);
-    lease.spoil(false);
-    Ok(CopyIn(Held::new(ctx, sink, lease)))
+    lease.copies();
+    Ok(sink)
 }
 
-pub(crate) async fn copy_out(ctx: &Context, mut lease: Lease, sql: &str) -> Result<CopyOut, Error> {
-    let wanted = alone(ctx);
-    let running = |ended: crate::pool::Ended| ended.at(Step::Running);
+/// Begins a copy that goes out; it stays in flight.
+pub(crate) async fn begin_out(
+    lease: &mut Lease,
+    wanted: Wanted<'_>,
+    sql: &str,
+) -> Result<CopyOutStream, Error> {
+    let running = |ended: Ended| ended.at(Step::Running);
     let statement = lease.statement(wanted, sql).await.map_err(running)?;
     let client = lease.client();
     let begun = lease
         .send(wanted, Sent::Stoppable, client.copy_out(&statement))
         .await;
-    let stream = Box::pin(begun.map_err(running)?);
-    Ok(CopyOut {
-        held: Held::new(ctx, stream, lease),
-        over: false,
-    })
+    begun.map_err(running)
 }
 
-impl CopyIn {
+impl<'tx> CopyIn<'tx> {
+    pub(crate) fn new(
+        wanted: Wanted<'_>,
+        sink: Sink,
+        lease: Lease,
+        transaction: Option<&'tx mut Transaction>,
+    ) -> CopyIn<'tx> {
+        CopyIn {
+            held: Held::new(wanted.into(), sink, lease),
+            transaction,
+        }
+    }
+
     /// Sends a piece; pieces need not end where lines do.
     ///
     /// # Cancel safety
@@ -94,39 +115,83 @@ impl CopyIn {
     /// If the context has ended, or the connection was lost. Nothing is kept then. What the server finds wrong with the
     /// data is said by [`finish`](CopyIn::finish).
     pub async fn send(&mut self, piece: impl Into<Bytes>) -> Result<(), Error> {
-        let ctx = self.0.context();
-        let Some(mut borrowed) = self.0.borrow() else {
-            return Err(over(ctx));
-        };
-        match ctx.run(borrowed.get().it.feed(piece.into())).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(borrowed.keep().lease.failed(alone(ctx), error).at(Step::Reading)),
-            Err(end) => {
-                drop(borrowed.keep());
-                Err(Error::canceled_at(Step::Reading, end))
-            }
+        let sent = send(&self.held, piece.into()).await;
+        match &mut self.transaction {
+            Some(transaction) => transaction.note(sent),
+            None => sent,
         }
     }
 
-    /// Ends the copy, and returns how many rows came in.
+    /// Ends the copy, waits until it is kept, and returns how many rows came in.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, all of it is kept, or nothing; the caller does not learn which.
+    /// If the future is dropped, all of it is kept, or nothing; the caller does not learn which. In a transaction, nothing
+    /// is.
     ///
     /// # Errors
     ///
-    /// If the context has ended, or the server refused the data; nothing is kept then.
+    /// If the context has ended, or the server refused the data; nothing is kept then. [`Error::is_in_doubt`] if its answer
+    /// did not come.
     pub async fn finish(self) -> Result<u64, Error> {
-        let ctx = self.0.context();
-        let mut on = self.0.take().ok_or_else(|| over(ctx))?;
-        let finishing = on.it.as_mut().finish();
-        let rows = on.lease.drive(alone(ctx), Sent::CopyIn, finishing).await;
-        rows.map_err(|ended| ended.at(Step::Reading))
+        let CopyIn { held, transaction } = self;
+        let owners = held.owners();
+        let Some(mut on) = held.take() else {
+            return noted(transaction, Err(gone(owners)));
+        };
+        let wanted = owners.wanted();
+        let finishing = finish(on.it.as_mut());
+        let rows = on.lease.drive(wanted, Sent::CopyIn, finishing).await;
+        let rows = rows.map_err(|ended| ended.of(wanted, Step::Reading));
+        match transaction {
+            Some(transaction) => transaction.read(&owners.call, Some(on.lease), rows).await,
+            None => rows,
+        }
     }
 }
 
-impl CopyOut {
+async fn send(held: &Held<Sink>, piece: Bytes) -> Result<(), Error> {
+    let owners = held.owners();
+    let Some(mut borrowed) = held.borrow() else {
+        return Err(gone(owners));
+    };
+    let wanted = owners.wanted();
+    match wanted.run(borrowed.get().it.feed(piece)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(borrowed.keep().lease.failed(wanted, error).at(Step::Reading)),
+        Err(end) => {
+            drop(borrowed.keep());
+            Err(Error::canceled_at(Step::Reading, end))
+        }
+    }
+}
+
+/// Finishes the copy, and reads the answer to its very end.
+///
+/// The driver is content when the server has counted the rows. Outside of a transaction the commit comes after that, and
+/// what it finds (a deferred constraint, a conflict) would be said to nobody.
+async fn finish(mut sink: Pin<&mut CopyInSink<Bytes>>) -> Result<u64, tokio_postgres::Error> {
+    let rows = sink.as_mut().finish().await?;
+    match poll_fn(|task| sink.as_mut().poll_finish(task)).await {
+        Err(error) if error.as_db_error().is_some() || is_lost(&error) => Err(error),
+        // The bare end of the answer, which the driver does not expect here.
+        Err(_) | Ok(_) => Ok(rows),
+    }
+}
+
+impl<'tx> CopyOut<'tx> {
+    pub(crate) fn new(
+        wanted: Wanted<'_>,
+        stream: CopyOutStream,
+        lease: Lease,
+        transaction: Option<&'tx mut Transaction>,
+    ) -> CopyOut<'tx> {
+        CopyOut {
+            reader: Reader::new(wanted.into(), stream, lease, LastWord::Behind),
+            transaction,
+        }
+    }
+
     /// The next piece, or `None` after the last one.
     ///
     /// # Cancel safety
@@ -137,59 +202,35 @@ impl CopyOut {
     ///
     /// If the context has ended before the end was read; if the server found an error. After the latter there is no more.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        if self.over {
-            return Ok(None);
-        }
-        let ctx = self.held.context();
-        let Some(mut borrowed) = self.held.borrow() else {
-            return Err(over(ctx));
-        };
-        match ctx.run(borrowed.get().it.next()).await {
-            Ok(Some(Ok(piece))) => Ok(Some(piece)),
-            Ok(None) => {
-                self.over = true;
-                // The last word of the answer comes right behind.
-                borrowed.keep().lease.ending();
-                Ok(None)
-            }
-            Ok(Some(Err(error))) => {
-                let failed = borrowed.keep().lease.failed(alone(ctx), error);
-                self.over = ctx.err().is_none();
-                Err(failed.at(Step::Reading))
-            }
-            Err(end) => {
-                drop(borrowed.keep());
-                Err(Error::canceled_at(Step::Reading, end))
+        let (answer, lease) = self.reader.next().await;
+        match &mut self.transaction {
+            None => answer,
+            Some(transaction) => {
+                let call = self.reader.owners().call.clone();
+                transaction.read(&call, lease, answer).await
             }
         }
     }
 }
 
-impl fmt::Debug for CopyIn {
+impl fmt::Debug for CopyIn<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CopyIn").field(&self.0).finish()
-    }
-}
-
-impl fmt::Debug for CopyOut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CopyOut")
+        f.debug_struct("CopyIn")
             .field("held", &self.held)
-            .field("over", &self.over)
+            .field("transaction", &self.transaction)
             .finish()
     }
 }
 
-/// Outside of any transaction.
-fn alone(ctx: &Context) -> Wanted<'_> {
-    Wanted {
-        call: ctx,
-        transaction: None,
-    }
+/// Why nothing is held any more. A copy that was not finished has left nothing.
+fn gone(owners: &Owners) -> Error {
+    let end = owners.wanted().err();
+    end.map_or_else(Error::closed, |end| Error::canceled_at(Step::Reading, end))
 }
 
-/// Why nothing is held any more.
-fn over(ctx: &Context) -> Error {
-    ctx.err()
-        .map_or_else(Error::closed, |end| Error::canceled_at(Step::Reading, end))
+fn noted<T>(transaction: Option<&mut Transaction>, answer: Result<T, Error>) -> Result<T, Error> {
+    match transaction {
+        Some(transaction) => transaction.note(answer),
+        None => answer,
+    }
 }

@@ -57,6 +57,8 @@ pub enum Step {
 struct Failure {
     step: Step,
     cause: Cause,
+    /// It was sent, and the end of the answer was not heard.
+    unheard: bool,
 }
 
 enum Cause {
@@ -78,14 +80,6 @@ enum Cause {
     TooManyRows,
     /// The transaction was over before the call was; nothing is committed.
     TransactionLost(&'static str),
-    /// The commit was sent and not answered.
-    InDoubt(Doubt),
-}
-
-/// Why a commit was not answered.
-enum Doubt {
-    Canceled(Canceled),
-    Postgres(tokio_postgres::Error),
 }
 
 impl Error {
@@ -97,15 +91,18 @@ impl Error {
     /// The end of the context, with its kind, reason and cause, if that is why.
     pub fn canceled(&self) -> Option<&Canceled> {
         match &self.0.cause {
-            Cause::Canceled(end) | Cause::InDoubt(Doubt::Canceled(end)) => Some(end),
+            Cause::Canceled(end) => Some(end),
             _ => None,
         }
     }
 
-    /// Whether a commit was sent and its answer did not come: it may have been done, or not. In all other errors,
-    /// nothing was committed.
+    /// Whether it may have been done all the same: a commit, or a statement outside of a transaction, was sent, and the
+    /// end of its answer did not come, because the connection was lost or [`Options::patience`](crate::Options::patience)
+    /// ran out.
+    ///
+    /// In all other errors nothing of the call is kept, but for what a script committed by itself.
     pub fn is_in_doubt(&self) -> bool {
-        matches!(self.0.cause, Cause::InDoubt(_))
+        self.0.unheard
     }
 
     /// Whether the transaction was over before the call was: a statement of it failed before, ended it by itself, or
@@ -140,7 +137,7 @@ impl Error {
     pub fn is_unreachable(&self) -> bool {
         match &self.0.cause {
             Cause::Unreachable(..) | Cause::TooSlow(_) => true,
-            Cause::Postgres(error) | Cause::InDoubt(Doubt::Postgres(error)) => is_lost(error),
+            Cause::Postgres(error) => is_lost(error),
             _ => false,
         }
     }
@@ -163,7 +160,7 @@ impl Error {
     /// The driver's error, if it is the driver's or the server's.
     pub fn postgres(&self) -> Option<&tokio_postgres::Error> {
         match &self.0.cause {
-            Cause::Postgres(error) | Cause::InDoubt(Doubt::Postgres(error)) => Some(error),
+            Cause::Postgres(error) => Some(error),
             _ => None,
         }
     }
@@ -204,14 +201,10 @@ impl Error {
         Error::new(step, Cause::TransactionLost(why))
     }
 
-    /// What became of a commit that was sent is not known.
-    pub(crate) fn in_doubt_canceled(end: Canceled) -> Error {
-        Error::new(Step::Committing, Cause::InDoubt(Doubt::Canceled(end)))
-    }
-
-    /// As above, because the connection was lost.
-    pub(crate) fn in_doubt_lost(error: tokio_postgres::Error) -> Error {
-        Error::new(Step::Committing, Cause::InDoubt(Doubt::Postgres(error)))
+    /// The same failure; what became of what was sent is not known.
+    pub(crate) fn unheard(mut self) -> Error {
+        self.0.unheard = true;
+        self
     }
 
     /// The same failure, told of another step.
@@ -221,7 +214,11 @@ impl Error {
     }
 
     fn new(step: Step, cause: Cause) -> Error {
-        Error(Box::new(Failure { step, cause }))
+        Error(Box::new(Failure {
+            step,
+            cause,
+            unheard: false,
+        }))
     }
 }
 
@@ -242,6 +239,9 @@ impl fmt::Display for Error {
     /// One line that stands for itself: the step, and what happened there.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "postgres, {}: ", self.0.step)?;
+        if self.0.unheard {
+            f.write_str("not answered, it may have been done: ")?;
+        }
         match &self.0.cause {
             Cause::Canceled(end) => write!(f, "{end}"),
             Cause::Postgres(error) => said(error, f),
@@ -252,13 +252,6 @@ impl fmt::Display for Error {
             Cause::NoRows => f.write_str("no row"),
             Cause::TooManyRows => f.write_str("more than one row"),
             Cause::TransactionLost(why) => write!(f, "{why}; nothing was committed"),
-            Cause::InDoubt(doubt) => {
-                f.write_str("the commit was sent and not answered, it may have been done: ")?;
-                match doubt {
-                    Doubt::Canceled(end) => write!(f, "{end}"),
-                    Doubt::Postgres(error) => said(error, f),
-                }
-            }
         }
     }
 }
@@ -278,8 +271,8 @@ impl fmt::Debug for Error {
         out.field("step", &self.0.step)
             .field("in_doubt", &self.is_in_doubt());
         match &self.0.cause {
-            Cause::Canceled(end) | Cause::InDoubt(Doubt::Canceled(end)) => out.field("canceled", end),
-            Cause::Postgres(error) | Cause::InDoubt(Doubt::Postgres(error)) => out.field("postgres", error),
+            Cause::Canceled(end) => out.field("canceled", end),
+            Cause::Postgres(error) => out.field("postgres", error),
             Cause::Unreachable(address, error) => out.field("address", address).field("system", error),
             Cause::TooSlow(what) => out.field("too_slow", what),
             Cause::Settings(what) => out.field("settings", what),
@@ -296,8 +289,8 @@ impl error::Error for Error {
     /// The context's error, the driver's, or the system's.
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match &self.0.cause {
-            Cause::Canceled(end) | Cause::InDoubt(Doubt::Canceled(end)) => Some(end),
-            Cause::Postgres(error) | Cause::InDoubt(Doubt::Postgres(error)) => Some(error),
+            Cause::Canceled(end) => Some(end),
+            Cause::Postgres(error) => Some(error),
             Cause::Unreachable(_, error) => Some(error),
             Cause::TooSlow(_)
             | Cause::Settings(_)

@@ -5,24 +5,49 @@
 //!
 //! # Invariants
 //!
-//! 1. Before the context has ended, what is held is here or in the hands of a call. After it has ended, a call that ends
-//!    drops it instead of putting it back.
-//! 2. It is put back first, and the context looked at afterwards: if the callback came too early to find it, that look
-//!    finds the context done. The look is outside the lock, since it may be the one that runs the callback.
+//! 1. Before a context of its owners has ended, what is held is here or in the hands of a call. After one has ended, a
+//!    call that ends drops it instead of putting it back.
+//! 2. It is put back first, and the contexts looked at afterwards: if a callback came too early to find it, that look
+//!    finds its context done. The look is outside the lock, since it may be the one that runs the callback.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bequest::{AfterFunc, Context};
 
-use crate::pool::Lease;
+use crate::pool::{Lease, Wanted};
 
-/// A `T` on a connection, until a context ends.
+/// A `T` on a connection, until a context of its owners ends.
 pub(crate) struct Held<T> {
     slot: Arc<Mutex<Option<On<T>>>>,
-    ctx: Context,
-    /// Dropping it withdraws the callback.
-    _watch: AfterFunc,
+    owners: Owners,
+    /// Dropping one withdraws its callback.
+    _watches: (AfterFunc, Option<AfterFunc>),
+}
+
+/// Whose end ends what is held: [`Wanted`], kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Owners {
+    pub(crate) call: Context,
+    pub(crate) transaction: Option<Context>,
+}
+
+impl Owners {
+    pub(crate) fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            call: &self.call,
+            transaction: self.transaction.as_ref(),
+        }
+    }
+}
+
+impl From<Wanted<'_>> for Owners {
+    fn from(wanted: Wanted<'_>) -> Owners {
+        Owners {
+            call: wanted.call.clone(),
+            transaction: wanted.transaction.cloned(),
+        }
+    }
 }
 
 /// A `T` and its connection, dropped in this order.
@@ -32,35 +57,38 @@ pub(crate) struct On<T> {
 }
 
 impl<T: Send + 'static> Held<T> {
-    pub(crate) fn new(ctx: &Context, it: T, lease: Lease) -> Held<T> {
+    pub(crate) fn new(owners: Owners, it: T, lease: Lease) -> Held<T> {
         let slot = Arc::new(Mutex::new(Some(On { it, lease })));
-        let weak = Arc::downgrade(&slot);
-        let watch = ctx.after_func(move |_| {
-            let held = weak.upgrade().and_then(|slot| lock(&slot).take());
-            drop(held);
-        });
+        let watch = |ctx: &Context| {
+            let weak = Arc::downgrade(&slot);
+            ctx.after_func(move |_| {
+                let held = weak.upgrade().and_then(|slot| lock(&slot).take());
+                drop(held);
+            })
+        };
+        let watches = (watch(&owners.call), owners.transaction.as_ref().map(watch));
         Held {
             slot,
-            ctx: ctx.clone(),
-            _watch: watch,
+            owners,
+            _watches: watches,
         }
     }
 
-    /// Takes it out. `None` if the context has ended, or it was not put back.
+    /// Takes it out. `None` if a context has ended, or it was not put back.
     pub(crate) fn take(&self) -> Option<On<T>> {
         lock(&self.slot).take()
     }
 
-    /// Puts it back, unless the context has ended.
+    /// Puts it back, unless a context has ended.
     pub(crate) fn put(&self, on: On<T>) {
         *lock(&self.slot) = Some(on);
-        if self.ctx.is_done() {
+        if self.owners.wanted().is_over() {
             drop(self.take());
         }
     }
 
-    pub(crate) fn context(&self) -> &Context {
-        &self.ctx
+    pub(crate) fn owners(&self) -> &Owners {
+        &self.owners
     }
 }
 
@@ -103,7 +131,7 @@ impl<T> fmt::Debug for Held<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Held")
             .field("is_held", &lock(&self.slot).is_some())
-            .field("ctx", &self.ctx)
+            .field("owners", &self.owners)
             .finish()
     }
 }

@@ -30,7 +30,8 @@
 //! | a statement is prepared or runs | a cancel request goes out on a connection of its own; the server's process looks at it at the next safe point, within a millisecond as a rule, undoes the statement, and says so |
 //! | it waits for a lock, or sleeps | likewise, at once |
 //! | rows are being read | likewise; those on their way are thrown away |
-//! | a `COPY` comes in | it is failed, and nothing of it is kept |
+//! | its rows are not being read, and the server waits for that | the rows on their way are taken and thrown away, so that the server's process comes to look at the cancel |
+//! | a `COPY` comes in | it is failed by the end of its data, cancelled if that does not end it, and nothing of it is kept |
 //! | a transaction is open | it is rolled back, even if nobody is calling; no statement of it runs afterwards |
 //! | the statement has just succeeded | the answer is `Ok`: success wins. The cancel finds nobody, and has gone by before the next statement is sent |
 //! | `COMMIT` was sent | it is not disturbed; see below |
@@ -41,7 +42,9 @@
 //! # What can not be cancelled
 //!
 //! - A commit on its way. It ends, well or not, and the answer tells which; if the answer does not come in time,
-//!   [`Error::is_in_doubt`] says that it may have been done.
+//!   [`Error::is_in_doubt`] says that it may have been done. That goes for statements outside of a transaction too, which
+//!   commit by themselves: one that was cancelled *and answered* has changed nothing; of one whose answer did not come
+//!   nobody knows.
 //! - Code in the server that does not look: a function of an extension in a long loop, a read from a disk that does not
 //!   answer.
 //! - What a statement has done outside of the database: a sequence has advanced, a foreign server was written to.
@@ -50,7 +53,8 @@
 //!
 //! After a call was given up, its connection has a way to go before somebody else has it: the cancel's own connection is
 //! read *to its end*, which proves that the cancel can not hit a later statement; a question behind the statement is
-//! answered, which proves that its replies have been read; an open transaction is rolled back; and the server says that
+//! answered, which proves that its replies have been read (after a `COPY` that failed, a question whose answer is known, since
+//! the driver may have lost count); an open transaction is rolled back; and the server says that
 //! none is open. That state is read off every answer, not guessed from the statements. If any of it fails or takes too
 //! long, the connection is closed. All the while its place in the pool is held, so the server never works for more users
 //! than there are places.
@@ -81,6 +85,7 @@ mod held;
 mod listen;
 mod options;
 mod pool;
+mod reader;
 mod rows;
 mod statistics;
 mod transaction;

@@ -1,19 +1,23 @@
 //! Rows, one by one.
 
-use std::pin::Pin;
-
-use bequest::Context;
-use futures_util::StreamExt;
 use tokio_postgres::{Row, RowStream};
 
-use crate::error::{Error, Step};
-use crate::held::Held;
+use crate::error::Error;
 use crate::pool::{Lease, Wanted};
+use crate::reader::{LastWord, Reader};
+use crate::transaction::Transaction;
 
-/// The rows of a query, read one by one: from [`Database::query_stream`](crate::Database::query_stream).
+/// The rows of a query as they come: from [`Database::query_stream`](crate::Database::query_stream) and
+/// [`Transaction::query_stream`].
 ///
 /// It holds a connection until the last row is read, it is dropped, or its context ends, whatever comes first; in the
 /// last case even if nobody is reading. The server is told to stop if there are rows left.
+///
+/// Rows are not gathered: while nobody reads, the server's process waits when the socket's buffers are full, a few
+/// hundred kilobytes. Such a process does not look at a cancel until its rows are taken from it; they are, and thrown away.
+///
+/// In a transaction, dropping it before the last row gives a statement up half-way, which rolls the whole transaction
+/// back. [`close`](Rows::close) does not.
 ///
 /// # Example
 ///
@@ -33,17 +37,21 @@ use crate::pool::{Lease, Wanted};
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
-pub struct Rows {
-    held: Held<Pin<Box<RowStream>>>,
-    /// The end was read, or an error.
-    over: bool,
+pub struct Rows<'tx> {
+    reader: Reader<RowStream>,
+    transaction: Option<&'tx mut Transaction>,
 }
 
-impl Rows {
-    pub(crate) fn new(ctx: &Context, rows: Pin<Box<RowStream>>, lease: Lease) -> Rows {
+impl<'tx> Rows<'tx> {
+    pub(crate) fn new(
+        wanted: Wanted<'_>,
+        rows: RowStream,
+        lease: Lease,
+        transaction: Option<&'tx mut Transaction>,
+    ) -> Rows<'tx> {
         Rows {
-            held: Held::new(ctx, rows, lease),
-            over: false,
+            reader: Reader::new(wanted.into(), rows, lease, LastWord::Read),
+            transaction,
         }
     }
 
@@ -57,37 +65,45 @@ impl Rows {
     ///
     /// If the context has ended before the end was read; if the server found an error. After the latter there is no row.
     pub async fn next(&mut self) -> Result<Option<Row>, Error> {
-        if self.over {
-            return Ok(None);
-        }
-        let ctx = self.held.context();
-        let ended = |end| Error::canceled_at(Step::Reading, end);
-        let Some(mut borrowed) = self.held.borrow() else {
-            return Err(ctx.err().map_or_else(Error::closed, ended));
-        };
-        let item = match ctx.run(borrowed.get().it.next()).await {
-            Ok(item) => item,
-            Err(end) => {
-                drop(borrowed.keep());
-                return Err(ended(end));
-            }
-        };
-        let wanted = Wanted {
-            call: ctx,
-            transaction: None,
-        };
-        match item {
-            Some(Ok(row)) => Ok(Some(row)),
-            None => {
-                self.over = true;
-                borrowed.keep().lease.finished();
-                Ok(None)
-            }
-            Some(Err(error)) => {
-                let failed = borrowed.keep().lease.failed(wanted, error);
-                self.over = ctx.err().is_none();
-                Err(failed.at(Step::Reading))
+        let (answer, lease) = self.reader.next().await;
+        match &mut self.transaction {
+            None => answer,
+            Some(transaction) => {
+                let call = self.reader.owners().call.clone();
+                transaction.read(&call, lease, answer).await
             }
         }
+    }
+
+    /// Reads the rows that are left and throws them away, so that the transaction can go on.
+    ///
+    /// Outside of a transaction, dropping the rows is better: the server is told to stop.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, so are the rows: the server is told to stop, and the transaction is rolled back.
+    ///
+    /// # Errors
+    ///
+    /// As [`next`](Rows::next).
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let Some(server) = bequest_test::servers::Postgres::start_or_leave_out() else { return Ok(()) };
+    /// # use bequest::Context;
+    /// # use bequest_postgres::Database;
+    /// # let ctx = Context::background();
+    /// # let db = Database::open(&ctx, &server.url()).await?;
+    /// let mut tx = db.transaction(&ctx).await?;
+    /// let mut rows = tx.query_stream(&ctx, "SELECT generate_series(1, 1000)", &[]).await?;
+    /// assert!(rows.next().await?.is_some());
+    /// rows.close().await?; // the first was enough
+    /// tx.execute(&ctx, "CREATE TABLE visit (name text)", &[]).await?;
+    /// tx.commit(&ctx).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn close(mut self) -> Result<(), Error> {
+        while self.next().await?.is_some() {}
+        Ok(())
     }
 }

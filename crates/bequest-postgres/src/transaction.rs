@@ -16,9 +16,11 @@ use tokio_postgres::types::ToSql;
 
 use crate::call;
 use crate::connection::Status;
-use crate::error::{Error, Step, is_lost};
+use crate::copy::{self, CopyIn, CopyOut};
+use crate::error::{Error, Step};
 use crate::held::{Held, On};
 use crate::pool::{Ended, Lease, Sent, Wanted};
+use crate::rows::Rows;
 
 /// A transaction: from [`Database::transaction`](crate::Database::transaction).
 ///
@@ -97,7 +99,7 @@ impl Transaction {
             .await;
         begun.map_err(|ended| ended.at(Step::Running))?;
         Ok(Transaction {
-            held: Held::new(ctx, (), lease),
+            held: Held::new(wanted.into(), (), lease),
             over: None,
             pending: String::new(),
             savepoints: 0,
@@ -202,6 +204,63 @@ impl Transaction {
         self.leave(ctx, on, answer).await
     }
 
+    /// As [`Database::query_stream`](crate::Database::query_stream), in the transaction, which goes on when the last row has
+    /// been read.
+    ///
+    /// # Cancel safety
+    ///
+    /// See [`Transaction`], and [`Rows`].
+    ///
+    /// # Errors
+    ///
+    /// As there; [`Error::is_transaction_lost`] if the transaction is over.
+    pub async fn query_stream(
+        &mut self,
+        ctx: &Context,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Rows<'_>, Error> {
+        let (mut on, owner) = self.enter(ctx).await?;
+        match call::query_stream(&mut on.lease, owner.with(ctx), sql, params).await {
+            Ok(rows) => Ok(Rows::new(owner.with(ctx), rows, on.lease, Some(self))),
+            Err(error) => self.leave(ctx, on, Err(error)).await,
+        }
+    }
+
+    /// As [`Database::copy_in`](crate::Database::copy_in), in the transaction, which goes on when the copy is finished. A
+    /// copy that can not begin ends it.
+    ///
+    /// # Cancel safety
+    ///
+    /// See [`Transaction`], and [`CopyIn`].
+    ///
+    /// # Errors
+    ///
+    /// As there; [`Error::is_transaction_lost`] if the transaction is over.
+    pub async fn copy_in(&mut self, ctx: &Context, sql: &str) -> Result<CopyIn<'_>, Error> {
+        let (mut on, owner) = self.enter(ctx).await?;
+        let begun = copy::begin_in(&mut on.lease, owner.with(ctx), sql).await;
+        let sink = self.note(begun)?;
+        Ok(CopyIn::new(owner.with(ctx), sink, on.lease, Some(self)))
+    }
+
+    /// As [`Database::copy_out`](crate::Database::copy_out), in the transaction, which goes on when the end has been read.
+    ///
+    /// # Cancel safety
+    ///
+    /// See [`Transaction`], and [`CopyOut`].
+    ///
+    /// # Errors
+    ///
+    /// As there; [`Error::is_transaction_lost`] if the transaction is over.
+    pub async fn copy_out(&mut self, ctx: &Context, sql: &str) -> Result<CopyOut<'_>, Error> {
+        let (mut on, owner) = self.enter(ctx).await?;
+        match copy::begin_out(&mut on.lease, owner.with(ctx), sql).await {
+            Ok(stream) => Ok(CopyOut::new(owner.with(ctx), stream, on.lease, Some(self))),
+            Err(error) => self.leave(ctx, on, Err(error)).await,
+        }
+    }
+
     /// Marks a point to which the transaction can go back. Inside, it is used like the transaction itself.
     ///
     /// # Cancel safety
@@ -246,16 +305,14 @@ impl Transaction {
         }
         let client = on.lease.client();
         let committing = client.batch_execute("COMMIT");
-        match on
+        let answer = on
             .lease
             .drive(owner.with(ctx), Sent::Unstoppable, committing)
-            .await
-        {
-            Ok(()) => Ok(()),
-            Err(Ended::During(end)) => Err(Error::in_doubt_canceled(end)),
-            Err(Ended::Postgres(error)) if is_lost(&error) => Err(Error::in_doubt_lost(error)),
-            Err(ended) => Err(ended.at(Step::Committing)),
-        }
+            .await;
+        answer.map_err(|ended| match ended {
+            Ended::Unheard(_) => ended.at(Step::Committing).unheard(),
+            heard => heard.at(Step::Committing),
+        })
     }
 
     /// Rolls back, and waits until it is done. Dropping the transaction does the same in the background.
@@ -278,9 +335,22 @@ impl Transaction {
         answer.map_err(|ended| ended.at(Step::Running))
     }
 
+    /// Notes what a stream or a copy of the transaction has come to, and takes the connection back when that is over.
+    pub(crate) async fn read<T>(
+        &mut self,
+        ctx: &Context,
+        lease: Option<Lease>,
+        answer: Result<T, Error>,
+    ) -> Result<T, Error> {
+        match lease {
+            None => self.note(answer),
+            Some(lease) => self.leave(ctx, On { it: (), lease }, answer).await,
+        }
+    }
+
     /// Takes the connection for one call. Unless it is left in order, the transaction is over.
     async fn enter(&mut self, ctx: &Context) -> Result<(On<()>, Owner), Error> {
-        let owner = Owner(self.held.context().clone());
+        let owner = Owner(self.held.owners().call.clone());
         let Some(mut on) = self.held.take() else {
             return Err(self.end(&owner));
         };
@@ -308,7 +378,7 @@ impl Transaction {
         if answer.as_ref().is_err_and(|error| error.is_canceled()) {
             return answer;
         }
-        let owner = Owner(self.held.context().clone());
+        let owner = Owner(self.held.owners().call.clone());
         if let Err(ended) = on.lease.catch_up(owner.with(ctx)).await {
             // The call's own error says more than that its end was not heard.
             let lost = self.note(Err(ended.at(Step::Running)));
@@ -328,7 +398,7 @@ impl Transaction {
     }
 
     /// Notes why a call had no answer, in case that it is the transaction's end.
-    fn note<T>(&mut self, answer: Result<T, Error>) -> Result<T, Error> {
+    pub(crate) fn note<T>(&mut self, answer: Result<T, Error>) -> Result<T, Error> {
         if let Err(error) = &answer {
             self.over = Some(match error.canceled() {
                 Some(end) => Over::Canceled(end.clone()),

@@ -18,7 +18,7 @@ use futures_util::future::join;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Statement};
+use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 
 use super::Pool;
 use super::place::Place;
@@ -47,8 +47,10 @@ pub(super) struct Flight {
     pub(super) sent: Option<Sent>,
     /// The end of an answer comes right behind: that of an error, as a rule.
     pub(super) failed: bool,
-    /// The driver may have lost count of the answers: the connection is not to be used again.
+    /// The driver has lost count of the answers: the connection is not to be used again.
     pub(super) spoilt: bool,
+    /// The driver may have lost count of the answers: it is to be found out before the connection is used again.
+    pub(super) uncounted: bool,
     /// A statement is being prepared. It belongs to a task of its own, since it may send more than once.
     pub(super) preparing: Option<JoinHandle<Result<Statement, tokio_postgres::Error>>>,
     /// A cancel was requested.
@@ -60,8 +62,10 @@ pub(super) struct Flight {
 pub(crate) enum Sent {
     /// It is cancelled.
     Stoppable,
-    /// A `COPY` that comes in. It is failed by the end of its data. A cancel would end it too, but not say where in what was
-    /// sent it did so, and the driver would lose count of the answers: it costs the connection.
+    /// A `COPY` that comes in. It is failed by the end of its data, and cancelled if that does not end it.
+    ///
+    /// The driver sends two ends of a request for it, and expects one answer, since the server takes no notice of the
+    /// first while it copies. If it does not copy any more when it comes to it, there are two answers.
     CopyIn,
     /// It ends by itself, well or not: the words that begin and end a transaction.
     Unstoppable,
@@ -78,12 +82,20 @@ pub(crate) struct Wanted<'a> {
 pub(crate) enum Ended {
     /// The context had ended before anything was sent.
     Before(Canceled),
-    /// The context ended afterwards.
+    /// The context ended afterwards; nothing was done.
     During(Canceled),
     /// The server, or the driver, said no.
     Postgres(tokio_postgres::Error),
+    /// As one of the two above, but the end of the answer was not heard: it may have been done.
+    Unheard(Unheard),
     /// The runtime ends, and its tasks with it.
     Closed,
+}
+
+/// Why the end of an answer was not heard.
+pub(crate) enum Unheard {
+    Canceled(Canceled),
+    Lost(tokio_postgres::Error),
 }
 
 impl Lease {
@@ -190,9 +202,13 @@ impl Lease {
         sent: Sent,
         work: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, Ended> {
-        let limit = match wanted.transaction {
-            None => self.connection().limit(wanted.call),
-            Some(_) => None, // told at its beginning; what is told within it would be rolled back with it
+        // Told with a statement that begins; and a transaction's at its beginning, since what is told within it would be
+        // rolled back with it.
+        let begins = wanted.transaction.is_none() && self.flight.is_over();
+        let limit = if begins {
+            self.connection().limit(wanted.call)
+        } else {
+            None
         };
         let begun = AtomicBool::new(false);
         let mut work = pin!(async {
@@ -205,24 +221,21 @@ impl Lease {
                 }
             }
         });
-        self.flight.sent = Some(sent);
+        let before = self.flight.sent.replace(sent);
         let (end, answer) = match wanted.run(work.as_mut()).await {
             Ok(answer) => (wanted.err(), answer),
             Err(end) if !begun.load(Ordering::Relaxed) => {
-                self.flight.sent = None;
+                self.flight.sent = before;
                 return Err(Ended::Before(end));
             }
             Err(end) => {
                 if sent != Sent::Unstoppable {
                     self.cancel();
                 }
-                if sent == Sent::CopyIn {
-                    self.flight.spoilt = true;
-                }
                 let patience = self.pool().options.patience;
                 match timeout(patience, work).await {
                     Ok(answer) => (Some(end), answer),
-                    Err(_) => return Err(Ended::During(end)),
+                    Err(_) => return Err(Ended::Unheard(Unheard::Canceled(end))),
                 }
             }
         };
@@ -230,18 +243,21 @@ impl Lease {
         if let Some((limit, told)) = limited {
             self.connection().statement_timeout = told.then_some(limit);
         }
-        answer.map_err(|error| match end {
-            Some(end) if is_end(&error) => {
-                self.fail();
-                Ended::During(end)
+        answer.map_err(|error| {
+            self.fail();
+            match end {
+                Some(end) if is_lost(&error) => Ended::Unheard(Unheard::Canceled(end)),
+                None if is_lost(&error) => Ended::Unheard(Unheard::Lost(error)),
+                Some(end) if is_end(&error) => Ended::During(end),
+                _ => Ended::Postgres(error),
             }
-            _ => self.failed(wanted, error),
         })
     }
 
     /// The end of the answer has been read.
     pub(crate) fn finished(&mut self) {
         self.flight.sent = None;
+        self.flight.uncounted = false;
     }
 
     /// The answer has been read but for its last word, which comes right behind.
@@ -249,9 +265,15 @@ impl Lease {
         self.fail();
     }
 
-    /// Notes whether the connection must not be used again if this goes no further.
-    pub(crate) fn spoil(&mut self, spoilt: bool) {
-        self.flight.spoilt = spoilt;
+    /// A `COPY` that comes in is about to begin. If it does not, the driver will have lost count.
+    pub(crate) fn copying(&mut self) {
+        self.flight.spoilt = true;
+        self.flight.uncounted = true;
+    }
+
+    /// The `COPY` has begun. If it fails from here on, the driver may have lost count.
+    pub(crate) fn copies(&mut self) {
+        self.flight.spoilt = false;
     }
 
     /// The answer was an error: its end comes right behind.
@@ -267,8 +289,17 @@ impl Lease {
     pub(crate) async fn catch_up(&mut self, wanted: Wanted<'_>) -> Result<(), Ended> {
         if self.flight.failed {
             let client = self.client();
-            self.drive(wanted, Sent::Unstoppable, client.check_connection())
-                .await?;
+            let uncounted = self.flight.uncounted;
+            self.drive(wanted, Sent::Unstoppable, async {
+                client.check_connection().await?;
+                if uncounted {
+                    is_in_step(&client).await
+                } else {
+                    Ok(true)
+                }
+            })
+            .await
+            .and_then(|in_step| if in_step { Ok(()) } else { Err(Ended::Closed) })?;
             self.flight.failed = false;
         }
         Ok(())
@@ -331,6 +362,7 @@ impl Flight {
         self.sent.is_none()
             && !self.failed
             && !self.spoilt
+            && !self.uncounted
             && self.preparing.is_none()
             && self.cancel.is_none()
     }
@@ -345,7 +377,11 @@ impl Wanted<'_> {
         self.call.err().or_else(|| self.transaction?.err())
     }
 
-    async fn run<F: Future>(&self, work: F) -> Result<F::Output, Canceled> {
+    pub(crate) fn is_over(&self) -> bool {
+        self.call.is_done() || self.transaction.is_some_and(Context::is_done)
+    }
+
+    pub(crate) async fn run<F: Future>(&self, work: F) -> Result<F::Output, Canceled> {
         match self.transaction {
             None => self.call.run(work).await,
             Some(transaction) => self
@@ -358,12 +394,37 @@ impl Wanted<'_> {
 }
 
 impl Ended {
+    /// Of a statement that can have no effect by itself: one in a transaction, one that prepares.
     pub(crate) fn at(self, step: Step) -> Error {
         match self {
-            Ended::Before(end) | Ended::During(end) => Error::canceled_at(step, end),
-            Ended::Postgres(error) => Error::postgres_at(step, error),
+            Ended::Before(end) | Ended::During(end) | Ended::Unheard(Unheard::Canceled(end)) => {
+                Error::canceled_at(step, end)
+            }
+            Ended::Postgres(error) | Ended::Unheard(Unheard::Lost(error)) => Error::postgres_at(step, error),
             Ended::Closed => Error::closed(),
         }
+    }
+
+    /// Of a statement that has its effect when it ends, unless `wanted` has it in a transaction.
+    pub(crate) fn of(self, wanted: Wanted<'_>, step: Step) -> Error {
+        let doubtful = wanted.transaction.is_none() && matches!(self, Ended::Unheard(_));
+        let error = self.at(step);
+        if doubtful { error.unheard() } else { error }
+    }
+}
+
+/// Whether the next answer is the one to the next question, and not one that was left over.
+///
+/// In a transaction that has failed every question is refused, which is an answer too: what is left over is the bare end of
+/// one.
+pub(super) async fn is_in_step(client: &Client) -> Result<bool, tokio_postgres::Error> {
+    match client.simple_query("SELECT 'in step'").await {
+        Ok(answer) => Ok(answer.iter().any(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0) == Some("in step"),
+            _ => false,
+        })),
+        Err(error) if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => Ok(true),
+        Err(error) => Err(error),
     }
 }
 

@@ -9,8 +9,8 @@
 //!    `ROLLBACK` would leave it open.
 //! 4. The server says that no transaction is open, or the connection is closed.
 //!
-//! A `COPY` that comes in has been failed by the end of its data, and is cancelled only if that does not end it. Its
-//! connection is closed then.
+//! A `COPY` that comes in has been failed by the end of its data, and is cancelled only if that does not end it. When it
+//! has ended, one more question finds out whether the driver still counts the answers right.
 //!
 //! All of it within one limit, and with the place in the pool held.
 
@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::lease::{Flight, Sent};
+use super::lease::{Flight, Sent, is_in_step};
 use super::place::Place;
 use crate::cancel::NotCanceled;
 use crate::connection::{Connection, Status};
@@ -53,17 +53,16 @@ pub(super) async fn settle(mut place: Place, flight: Flight, since: Instant) {
 }
 
 async fn clean(pool: &Pool, connection: &Connection, flight: Flight) -> Result<(), Spoilt> {
-    let canceled = flight.cancel.is_some() || flight.is_stoppable();
     if flight.spoilt {
         if flight.sent.is_some() {
             cancel(pool, connection, flight.cancel).await?;
         }
         return Err(Spoilt);
     }
-    if flight.sent == Some(Sent::CopyIn) {
-        fail_copy(pool, connection).await?;
-    } else {
-        end(pool, connection, flight).await?;
+    let uncounted = flight.uncounted;
+    let canceled = end(pool, connection, flight).await?;
+    if uncounted && !is_in_step(&connection.client).await.map_err(|_| Spoilt)? {
+        return Err(Spoilt);
     }
     if canceled && pool.options.discard_after_cancel {
         return Err(Spoilt);
@@ -78,9 +77,9 @@ async fn clean(pool: &Pool, connection: &Connection, flight: Flight) -> Result<(
     }
 }
 
-/// Waits for the end of what is in flight, cancelling it until it has ended.
-async fn end(pool: &Pool, connection: &Connection, flight: Flight) -> Result<(), Spoilt> {
-    let stoppable = flight.is_stoppable();
+/// Waits for the end of what is in flight, cancelling it until it has ended. Whether it has been cancelled.
+async fn end(pool: &Pool, connection: &Connection, flight: Flight) -> Result<bool, Spoilt> {
+    let (stoppable, copies) = (flight.is_stoppable(), flight.sent == Some(Sent::CopyIn));
     let mut ended = pin!(async {
         if let Some(preparing) = flight.preparing {
             // Whatever came of it, it sends nothing more.
@@ -88,30 +87,21 @@ async fn end(pool: &Pool, connection: &Connection, flight: Flight) -> Result<(),
         }
         connection.client.check_connection().await
     });
-    if stoppable || flight.cancel.is_some() {
+    let mut canceled = stoppable || flight.cancel.is_some();
+    if canceled {
         cancel(pool, connection, flight.cancel).await?;
     }
-    if !stoppable {
-        return ended.await.map_err(|_| Spoilt);
+    if !stoppable && !copies {
+        return ended.await.map(|()| canceled).map_err(|_| Spoilt);
     }
-    let mut pause = FIRST_PAUSE;
+    let mut pause = if canceled { FIRST_PAUSE } else { COPY_PAUSE };
     loop {
         if let Ok(answer) = timeout(pause, ended.as_mut()).await {
-            return answer.map_err(|_| Spoilt);
+            return answer.map(|()| canceled).map_err(|_| Spoilt);
         }
         cancel(pool, connection, None).await?;
+        canceled = true;
         pause = LONGEST_PAUSE.min(pause * 2);
-    }
-}
-
-/// Waits for the end of a `COPY` whose data has been failed.
-async fn fail_copy(pool: &Pool, connection: &Connection) -> Result<(), Spoilt> {
-    match timeout(COPY_PAUSE, connection.client.check_connection()).await {
-        Ok(answer) => answer.map_err(|_| Spoilt),
-        Err(_) => {
-            cancel(pool, connection, None).await?;
-            Err(Spoilt)
-        }
     }
 }
 

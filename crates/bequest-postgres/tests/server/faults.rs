@@ -153,3 +153,45 @@ async fn answers_in_the_smallest_pieces_are_the_same_answers() {
     eventually("the pool is whole", || is_whole(&db)).await;
     assert_eq!(db.statistics().discarded, 0);
 }
+
+/// What was sent and not answered may have been done, and says so; what was answered, or can have had no effect, does not.
+#[tokio::test]
+async fn an_answer_that_does_not_come_leaves_a_doubt() {
+    let Some(server) = Postgres::start_or_leave_out() else {
+        return;
+    };
+    let db = open(&server.url()).await;
+    let watcher = plain(&server, "watcher").await;
+    within(db.batch_execute(&ROOT, "CREATE TABLE doubt (n int)"))
+        .await
+        .unwrap();
+    let insert = "INSERT INTO doubt VALUES (1)";
+    within(db.execute(&ROOT, insert, &[])).await.unwrap();
+    let mut tx = within(db.transaction(&ROOT)).await.unwrap();
+    within(tx.execute(&ROOT, insert, &[])).await.unwrap();
+
+    // Heard, and nothing was done.
+    let request = ROOT.with_timeout(Duration::from_millis(20));
+    let error = within(db.execute(&request, LONG, &[])).await.unwrap_err();
+    assert!(error.is_canceled() && !error.is_in_doubt(), "{error}");
+    eventually("its connection is clean", || db.statistics().idle == 1).await;
+    within(db.prepare(&ROOT, insert)).await.unwrap();
+
+    server.freeze();
+    let request = ROOT.with_timeout(Duration::from_millis(20));
+    let alone = within(db.execute(&request, insert, &[])).await.unwrap_err();
+    assert!(alone.is_canceled() && alone.is_in_doubt(), "{alone}");
+    assert!(alone.to_string().contains("it may have been done"), "{alone}");
+    let within_tx = within(tx.execute(&request, insert, &[])).await.unwrap_err();
+    assert!(within_tx.is_canceled() && !within_tx.is_in_doubt(), "{within_tx}");
+    server.thaw();
+    // The statement was with the server when it stopped; it is done, although nobody was told.
+    let count = "SELECT count(*) FROM doubt";
+    within(async { while watcher.query_one(count, &[]).await.unwrap().get::<_, i64>(0) != 2 {} }).await;
+
+    let mut running = Box::pin(db.execute(&ROOT, LONG, &[]));
+    assert!(polled(&mut running, 2).await.is_none());
+    server.kill();
+    let lost = within(running).await.unwrap_err();
+    assert!(lost.is_unreachable() && lost.is_in_doubt(), "{lost}");
+}

@@ -7,4 +7,5 @@ mod dropped;
 mod faults;
 mod queue;
 mod races;
+mod streams;
 mod transactions;
