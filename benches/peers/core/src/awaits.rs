@@ -37,7 +37,7 @@ pub fn awaits<F: Future>(mut make: impl FnMut() -> F + 'static) -> Option<Case> 
         let mut task = Context::from_waker(Waker::noop());
         for _ in 0..count {
             let mut future = pin!(make());
-            while let Poll::Pending = black_box(future.as_mut().poll(&mut task)) {}
+            while black_box(future.as_mut().poll(&mut task)).is_pending() {}
         }
     })
 }

@@ -177,7 +177,11 @@ fn quantile(values: &[f64], at: f64) -> f64 {
 
 fn print(rows: &[&Row], seen: &BTreeMap<Measured, Samples>, rounds: usize) {
     println!(
-        "Medians of {rounds} interleaved rounds; the spread is that of half of the ratios. ns, or bytes in W8."
+        "{rounds} interleaved rounds of fresh processes on {}; medians.",
+        machine()
+    );
+    println!(
+        "*Half of them*: half of the rounds' ratios lie there. *Ours*, *theirs*: ns, in W8 bytes. *Tie*: missed by less than 10 %."
     );
     println!();
     println!("| | workload | beside | goal | figure | half of them | ours | theirs | |");
@@ -270,6 +274,19 @@ fn print(rows: &[&Row], seen: &BTreeMap<Measured, Samples>, rounds: usize) {
             "{disturbed} of our samples of wall time were disturbed by other processes; take those rows again."
         );
     }
+}
+
+/// What it was measured on.
+fn machine() -> String {
+    let told = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = told
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    format!(
+        "{} ({cores} cores)",
+        model.map_or("a processor that does not say", |(_, name)| name)
+    )
 }
 
 /// The ratio of the medians, and within what half of the rounds' ratios lie.

@@ -10,6 +10,7 @@ use crate::case::Case;
 use crate::clock::cpu;
 
 pub const HALF_A_MINUTE: Duration = Duration::from_secs(30);
+pub const TEN_MINUTES: Duration = Duration::from_secs(600);
 pub const TEN_SECONDS: Duration = Duration::from_secs(10);
 
 /// Something whose cancellation reaches what was derived from it. All is inlined into the workload.
@@ -173,7 +174,7 @@ pub fn timed_case<T: Timed>(name: &str) -> Option<Case> {
             let (driver, root) = (T::driver(1), T::root());
             let other = T::root();
             let outstanding: Vec<T::Limited> =
-                (0..100_000).map(|_| other.keep_limited(HALF_A_MINUTE)).collect();
+                (0..100_000).map(|_| other.keep_limited(TEN_MINUTES)).collect();
             Case::cpu(move |count| {
                 w3(&root, true, count);
                 black_box((&driver, &outstanding));

@@ -145,7 +145,9 @@ fn wake_thread<T: Waited>() -> Option<Case> {
 /// counted is completions, not handles in order: that would reward one order of waking.
 async fn crowd<T: Waited>(own: bool) -> f64 {
     let root = T::root();
-    let children: Vec<T> = (0..if own { TASKS } else { 0 }).map(|_| root.child()).collect();
+    let nodes: Vec<T> = (0..TASKS)
+        .map(|_| if own { root.child() } else { T::root() })
+        .collect();
     let ran = Ran::new();
     let (waiting, left) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(TASKS)));
     for place in 0..TASKS {
