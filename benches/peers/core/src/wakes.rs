@@ -150,12 +150,8 @@ async fn crowd<T: Waited>(own: bool) -> f64 {
         .collect();
     let ran = Ran::new();
     let (waiting, left) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(TASKS)));
-    for place in 0..TASKS {
-        let handle = if own {
-            children[place].handle()
-        } else {
-            root.handle()
-        };
+    for node in &nodes {
+        let handle = if own { node.handle() } else { root.handle() };
         let (ran, waiting, left) = (Arc::clone(&ran), Arc::clone(&waiting), Arc::clone(&left));
         tokio::spawn(async move {
             waiting.fetch_add(1, Ordering::SeqCst);
