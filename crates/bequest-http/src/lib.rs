@@ -54,6 +54,7 @@
 //!   taken. The formats, both ways, are in [`wire`].
 //! - `client::Client` (feature `client`): requests that end with their context, and take the remaining time along;
 //!   `client::ContextLayer` does the same around any tower client.
+//! - `server::Tls` (feature `tls`): HTTPS, by [rustls](https://docs.rs/rustls) and ring, which this crate exports as `rustls`.
 //! - `axum::Ctx` (feature `axum`): the context as an extractor. Without it: `request.extensions().get::<Context>()`,
 //!   and [`ConnInfo`](server::ConnInfo) and [`Peer`](server::Peer) beside it.
 //!
@@ -63,7 +64,7 @@
 //! it sent is unread: a body not read or dropped, a body cut short, a pipelined request, `Expect: 100-continue`. Two things
 //! see to it where hyper does not read: sockets are watched for the end of reading (Linux
 //! and Android), and up to [`Limits::read_ahead`](server::Limits::read_ahead) is read ahead of the handler.
-//! `cargo run --example disconnect_matrix` prints how each case fares, beside bare hyper.
+//! `cargo run --features tls --example disconnect_matrix` prints how each case fares, beside bare hyper.
 //!
 //! - *Half-closed or gone?* On HTTP/1 a client that closes only its sending side can not be told from one that has ended. It
 //!   counts as gone, and an answer within the grace is still sent to it; [`Peer`](server::Peer) says what was seen, and
@@ -71,8 +72,9 @@
 //! - *Behind more unread bytes than are read ahead*, an orderly close can not reach the server: it waits in the client's
 //!   system for room. A reset does reach it, where sockets are watched.
 //! - *Elsewhere than on Linux and Android*, a departure behind more unread bytes than are read ahead is not noticed.
+//! - *With TLS* all of this holds below it, as the sockets are watched. A farewell of TLS (`close_notify`) that leaves the
+//!   socket open is met where bytes are: it is not noticed behind more unread bytes than are read ahead.
 //! - *Behind a proxy*, the client is the proxy.
-//!
 //! - *A peer that falls silent* is noticed after [`Limits::unreachable`](server::Limits::unreachable): by PING on HTTP/2; on
 //!   HTTP/1 by the system's own means (keepalive, and on Linux the time that bytes stay unacknowledged), which ask the next
 //!   machine and not the process behind it.
@@ -103,5 +105,8 @@ pub mod axum;
 pub mod client;
 pub mod server;
 pub mod wire;
+
+#[cfg(feature = "tls")]
+pub use rustls;
 
 pub use server::Server;

@@ -6,17 +6,20 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use http::{Method, Request};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
+use super::stream::{Over, Stream};
+
 /// One row of the table: what a client asks, what the handler does with it, and how the client leaves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Case {
     /// What stands in the table.
     pub(crate) name: &'static str,
     pub(crate) sends: Sends,
     pub(crate) route: Route,
     pub(crate) leaves: Leaves,
+    /// Whether it goes over TLS.
+    pub(crate) tls: bool,
 }
 
 /// What a client sends. Numbers are bytes of body.
@@ -56,10 +59,12 @@ pub(crate) enum Route {
 /// How a client leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leaves {
-    /// `close`: a FIN behind everything it has sent.
+    /// `close`, or with TLS the same without a farewell: a FIN behind everything it has sent.
     Close,
     /// A TCP reset.
     Reset,
+    /// `close_notify`, the farewell of TLS; the socket stays open.
+    CloseNotify,
     /// `RST_STREAM`; the connection stays.
     StreamReset,
 }
@@ -135,18 +140,28 @@ const HTTP2: [(&str, Sends, Route); 4] = [
 
 impl Case {
     /// The eleven ordinary cases.
-    pub(crate) fn ordinary() -> Vec<Case> {
-        with(&ORDINARY, &[Leaves::Close])
+    pub(crate) fn ordinary(tls: bool) -> Vec<Case> {
+        with(&ORDINARY, &[Leaves::Close], tls)
     }
 
     /// All cases, each with each way to leave.
-    pub(crate) fn all() -> Vec<Case> {
-        let of_http1 = [Leaves::Close, Leaves::Reset];
-        let of_http2 = [Leaves::Close, Leaves::Reset, Leaves::StreamReset];
-        let mut cases = with(&ORDINARY, &of_http1);
-        cases.extend(with(&FURTHER, &of_http1));
-        cases.extend(with(&HTTP2, &of_http2));
+    pub(crate) fn all(tls: bool) -> Vec<Case> {
+        let farewell = tls.then_some(Leaves::CloseNotify);
+        let mut ways = vec![Leaves::Close, Leaves::Reset];
+        ways.extend(farewell);
+        let mut cases = with(&ORDINARY, &ways, tls);
+        cases.extend(with(&FURTHER, &ways, tls));
+        ways.push(Leaves::StreamReset);
+        cases.extend(with(&HTTP2, &ways, tls));
         cases
+    }
+
+    fn over(&self) -> Over {
+        match self.sends {
+            _ if !self.tls => Over::Plain,
+            Sends::Http2Get | Sends::Http2Open => Over::Tls(b"h2"),
+            _ => Over::Tls(b"http/1.1"),
+        }
     }
 
     /// Whether more is left unread than is read ahead.
@@ -155,13 +170,14 @@ impl Case {
     }
 }
 
-fn with(rows: &[(&'static str, Sends, Route)], ways: &[Leaves]) -> Vec<Case> {
+fn with(rows: &[(&'static str, Sends, Route)], ways: &[Leaves], tls: bool) -> Vec<Case> {
     let case = |&(name, sends, route)| {
         ways.iter().map(move |&leaves| Case {
             name,
             sends,
             route,
             leaves,
+            tls,
         })
     };
     rows.iter().flat_map(case).collect()
@@ -182,8 +198,9 @@ impl Route {
 
 /// A client whose request is under way.
 pub(crate) enum Client {
-    Http1(TcpStream),
+    Http1(Stream),
     Http2 {
+        stream: Stream,
         body: h2::SendStream<Bytes>,
         connection: JoinHandle<()>,
         /// Keeps the connection wanted.
@@ -196,11 +213,9 @@ pub(crate) enum Client {
 impl Client {
     /// Connects and sends what the case says, without what comes late.
     pub(crate) async fn begin(addr: SocketAddr, case: &Case) -> std::io::Result<Client> {
-        let mut stream = TcpStream::connect(addr).await?;
-        stream.set_nodelay(true)?;
+        let mut stream = Stream::connect(addr, case.over()).await?;
         if case.leaves == Leaves::Reset {
-            // From now on a close is a reset.
-            stream.set_zero_linger()?;
+            stream.close_is_reset()?;
         }
         let path = case.route.path();
         let get = format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n");
@@ -221,14 +236,15 @@ impl Client {
                 let head =
                     format!("POST {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {announced}\r\n\r\n");
                 stream.write_all(head.as_bytes()).await?;
-                offer(&stream, at_once)?;
+                stream.offer(&vec![b'x'; at_once])?;
             }
         }
+        stream.flush().await?;
         Ok(Client::Http1(stream))
     }
 
-    async fn begin_http2(stream: TcpStream, method: Method, path: &str) -> std::io::Result<Client> {
-        let (send, connection) = h2::client::handshake(stream)
+    async fn begin_http2(stream: Stream, method: Method, path: &str) -> std::io::Result<Client> {
+        let (send, connection) = h2::client::handshake(stream.clone())
             .await
             .map_err(std::io::Error::other)?;
         // Its end is the client's leaving.
@@ -246,6 +262,7 @@ impl Client {
                 .map_err(std::io::Error::other)?;
         }
         Ok(Client::Http2 {
+            stream,
             body,
             connection,
             _send: send,
@@ -259,60 +276,52 @@ impl Client {
             return Ok(());
         };
         match case.sends {
-            Sends::Post { late, .. } => stream.write_all(&vec![b'x'; late]).await,
+            Sends::Post { late: 0, .. } => Ok(()),
+            Sends::Post { late, .. } => {
+                stream.write_all(&vec![b'x'; late]).await?;
+                stream.flush().await
+            }
             Sends::PipelinedLate => {
                 let path = case.route.path();
                 let get = format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n");
-                stream.write_all(get.as_bytes()).await
+                stream.write_all(get.as_bytes()).await?;
+                stream.flush().await
             }
             _ => Ok(()),
+        }
+    }
+
+    fn stream(&self) -> &Stream {
+        match self {
+            Client::Http1(stream) | Client::Http2 { stream, .. } => stream,
         }
     }
 
     /// Leaves. What is left of the client is to be kept until nothing more is asked of the server: a stream that is reset
     /// leaves its connection open.
     #[must_use]
-    pub(crate) fn leave(self, how: Leaves) -> Option<Client> {
-        match self {
-            Client::Http1(stream) => {
-                drop(stream);
-                None
+    pub(crate) fn leave(mut self, how: Leaves) -> Option<Client> {
+        let stream = self.stream().clone();
+        match (&mut self, how) {
+            (Client::Http2 { body, .. }, Leaves::StreamReset) => body.send_reset(h2::Reason::CANCEL),
+            (_, Leaves::CloseNotify) => {
+                // It waits for room behind what was offered, as long as the server takes none of that.
+                tokio::spawn(async move {
+                    let mut stream = stream;
+                    stream.shutdown().await
+                });
             }
-            Client::Http2 {
-                mut body,
-                connection,
-                _send,
-                _response,
-            } if how == Leaves::StreamReset => {
-                body.send_reset(h2::Reason::CANCEL);
-                Some(Client::Http2 {
-                    body,
-                    connection,
-                    _send,
-                    _response,
-                })
-            }
-            // The task owns the socket.
-            Client::Http2 { connection, .. } => {
-                connection.abort();
-                None
+            // What the server has said by itself is unread, and a close would then be a reset.
+            (_, Leaves::Close) if stream.is_tls() => drop(stream.fin()),
+            _ => {
+                if let Client::Http2 { connection, .. } = &self {
+                    connection.abort();
+                }
+                return None;
             }
         }
+        Some(self)
     }
-}
-
-/// Sends as much of a body as the socket takes before the server reads on.
-fn offer(stream: &TcpStream, size: usize) -> std::io::Result<()> {
-    let body = vec![b'x'; size];
-    let mut sent = 0;
-    while sent < size {
-        match stream.try_write(&body[sent..]) {
-            Ok(more) => sent += more,
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 impl fmt::Display for Leaves {
@@ -320,6 +329,7 @@ impl fmt::Display for Leaves {
         f.write_str(match self {
             Leaves::Close => "close",
             Leaves::Reset => "TCP reset",
+            Leaves::CloseNotify => "close_notify",
             Leaves::StreamReset => "RST_STREAM",
         })
     }

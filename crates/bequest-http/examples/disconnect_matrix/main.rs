@@ -1,11 +1,13 @@
 //! Does the server notice that its client has left? Prints the answer for every case as a table in Markdown: this crate's
-//! server, the same without watching sockets (as it is on systems other than Linux), and bare hyper, in one run.
+//! server, the same without watching sockets (as it is on systems other than Linux), and bare hyper, in one run; in clear and
+//! with TLS.
 //!
-//! Run it with `cargo run --release -p bequest-http --example disconnect_matrix [RUNS]`. A handler waits; its client leaves
+//! Run it with `cargo run --release -p bequest-http --features tls --example disconnect_matrix [RUNS]`. A handler waits; its client leaves
 //! 5 ms after the handler has begun, and 300 ms are given to notice it.
 
 mod cases;
 mod servers;
+mod stream;
 
 use std::time::{Duration, Instant};
 
@@ -22,44 +24,51 @@ const STAY: Duration = Duration::from_millis(5);
 const ENOUGH: Duration = Duration::from_millis(300);
 
 #[tokio::main]
-#[expect(clippy::print_stdout, reason = "the table is what the program is for")]
 async fn main() -> std::io::Result<()> {
     let runs = std::env::args()
         .nth(1)
         .and_then(|runs| runs.parse().ok())
         .unwrap_or(20);
+    for tls in [false, true] {
+        print_table(tls, runs).await?;
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the table is what the program is for")]
+async fn print_table(tls: bool, runs: usize) -> std::io::Result<()> {
+    println!("\n{}\n", if tls { "With TLS:" } else { "In clear:" });
     println!("| client | leaves by | bequest-http | its reason | without the watch | bare hyper |");
     println!("|---|---|---|---|---|---|");
+    let ordinary = Case::ordinary(tls);
     let mut noticed = KINDS.map(|_| 0);
-    for case in Case::all() {
-        let [ours, unwatched, hyper] = [
-            measure(Kind::Bequest, &case, runs).await?,
-            measure(Kind::BequestUnwatched, &case, runs).await?,
-            measure(Kind::Hyper, &case, runs).await?,
-        ];
+    for case in Case::all(tls) {
+        let mut cells = Vec::new();
+        for (count, kind) in noticed.iter_mut().zip(KINDS) {
+            let measured = measure(kind, &case, runs).await?;
+            if ordinary.contains(&case) {
+                *count += usize::from(measured.always());
+            }
+            cells.push(measured);
+        }
+        let [ours, unwatched, hyper] = &cells[..] else {
+            unreachable!("one cell for each kind")
+        };
         let note = if case.is_beyond() {
             " (more than is read ahead)"
         } else {
             ""
         };
-        let reason = ours
-            .reason
-            .map_or_else(|| "-".to_owned(), |reason| reason.to_string());
+        let reason = ours.reason;
+        let reason = reason.map_or_else(|| "-".to_owned(), |reason| reason.to_string());
         println!(
             "| {}{note} | {} | {ours} | {reason} | {unwatched} | {hyper} |",
             case.name, case.leaves
         );
     }
-    let ordinary = Case::ordinary();
-    for (count, kind) in noticed.iter_mut().zip(KINDS) {
-        for case in &ordinary {
-            *count += usize::from(measure(kind, case, runs).await?.always());
-        }
-    }
     let [ours, unwatched, hyper] = noticed;
-    println!();
     println!(
-        "Of the {} ordinary cases (the first rows, by close), noticed each time: {ours} by bequest-http, {unwatched} without \
+        "\nOf the {} ordinary cases (the first rows, by close), noticed each time: {ours} by bequest-http, {unwatched} without \
          the watch, {hyper} by bare hyper. {runs} runs each.",
         ordinary.len()
     );
@@ -75,7 +84,7 @@ struct Measured {
 }
 
 async fn measure(kind: Kind, case: &Case, runs: usize) -> std::io::Result<Measured> {
-    let mut server = Serving::start(kind).await?;
+    let mut server = Serving::start(kind, case.tls).await?;
     let (mut took, mut reason) = (Vec::new(), None);
     for _ in 0..runs {
         let mut client = Client::begin(server.addr, case).await?;
@@ -89,7 +98,7 @@ async fn measure(kind: Kind, case: &Case, runs: usize) -> std::io::Result<Measur
             reason = notice.reason;
         } else {
             // What was not noticed goes on, and is no part of the next run.
-            server = Serving::start(kind).await?;
+            server = Serving::start(kind, case.tls).await?;
         }
     }
     took.sort_unstable();

@@ -2,21 +2,25 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bequest::{CancelScope, Context};
 use bequest_http::Server;
-use bequest_http::server::{Disconnect, RequestBody, service_fn};
+use bequest_http::server::{Builder, Disconnect, RequestBody, Tls, service_fn};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 use super::cases::Route;
+use super::stream::server_config;
 
 /// What serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,16 +51,21 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    pub(crate) async fn start(kind: Kind) -> std::io::Result<Serving> {
+    pub(crate) async fn start(kind: Kind, tls: bool) -> std::io::Result<Serving> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let addr = listener.local_addr()?;
         let (tell, handlers) = mpsc::unbounded_channel();
         let owner = Context::background().with_cancel();
         let task = match kind {
-            Kind::Hyper => tokio::spawn(serve_hyper(listener, tell)),
+            Kind::Hyper => tokio::spawn(serve_hyper(listener, tell, tls)),
             Kind::Bequest | Kind::BequestUnwatched => {
                 let watch = kind == Kind::Bequest;
-                tokio::spawn(serve_bequest(listener, tell, owner.context(), watch))
+                tokio::spawn(serve_bequest(
+                    listener,
+                    tell,
+                    owner.context(),
+                    settings(watch, tls),
+                ))
             }
         };
         Ok(Serving {
@@ -83,7 +92,7 @@ async fn serve_bequest(
     listener: TcpListener,
     tell: mpsc::UnboundedSender<Running>,
     ctx: Context,
-    watch: bool,
+    settings: Builder,
 ) {
     let service = service_fn(move |request: Request<RequestBody>| {
         let tell = tell.clone();
@@ -102,13 +111,20 @@ async fn serve_bequest(
             Response::new(Full::<Bytes>::default())
         }
     });
-    let server = Server::builder()
-        .watch_sockets(watch)
-        .disconnect(Disconnect::Drop);
-    server
+    settings
         .serve(listener, service, &ctx)
         .await
         .expect("the listener works");
+}
+
+fn settings(watch: bool, tls: bool) -> Builder {
+    let server = Server::builder()
+        .watch_sockets(watch)
+        .disconnect(Disconnect::Drop);
+    match tls {
+        true => server.tls(Tls::new(server_config(&[]))),
+        false => server,
+    }
 }
 
 /// Sends its notice when it is dropped, which is all that hyper does.
@@ -125,7 +141,8 @@ impl Drop for OnDrop {
     }
 }
 
-async fn serve_hyper(listener: TcpListener, tell: mpsc::UnboundedSender<Running>) {
+async fn serve_hyper(listener: TcpListener, tell: mpsc::UnboundedSender<Running>, tls: bool) {
+    let acceptor = TlsAcceptor::from(Arc::new(server_config(&[b"h2", b"http/1.1"])));
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
         let tell = tell.clone();
         async move {
@@ -138,20 +155,39 @@ async fn serve_hyper(listener: TcpListener, tell: mpsc::UnboundedSender<Running>
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.expect("the listener works");
-        let service = service.clone();
+        let (service, acceptor) = (service.clone(), acceptor.clone());
         connections.spawn(async move {
-            let mut preface = [0; 3];
-            let http2 = stream.peek(&mut preface).await.is_ok() && preface == *b"PRI";
-            let io = TokioIo::new(stream);
-            // Its end is what the handlers see, or not.
-            if http2 {
-                let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-                drop(builder.serve_connection(io, service).await);
+            if tls {
+                let stream = acceptor.accept(stream).await.expect("a handshake");
+                let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                serve_connection(stream, http2, service).await;
             } else {
-                let builder = hyper::server::conn::http1::Builder::new();
-                drop(builder.serve_connection(io, service).await);
+                let mut preface = [0; 3];
+                let http2 = stream.peek(&mut preface).await.is_ok() && preface == *b"PRI";
+                serve_connection(stream, http2, service).await;
             }
         });
+    }
+}
+
+async fn serve_connection<T, S>(stream: T, http2: bool, service: S)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: hyper::service::Service<
+            Request<hyper::body::Incoming>,
+            Response = Response<Full<Bytes>>,
+            Error = Infallible,
+            Future: Send + 'static,
+        >,
+{
+    let io = TokioIo::new(stream);
+    // Its end is what the handlers see, or not.
+    if http2 {
+        let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        drop(builder.serve_connection(io, service).await);
+    } else {
+        let builder = hyper::server::conn::http1::Builder::new();
+        drop(builder.serve_connection(io, service).await);
     }
 }
 

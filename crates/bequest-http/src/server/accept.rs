@@ -129,7 +129,10 @@ mod tests {
         let pauses = pauses.0.lock().unwrap().clone();
         let millis: Vec<_> = pauses.iter().map(Duration::as_millis).collect();
         assert_eq!(millis, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
-        assert!(began.elapsed() >= pauses.iter().sum(), "each pause was kept");
+        assert!(
+            began.elapsed() >= pauses.iter().sum::<Duration>(),
+            "each pause was kept"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -26,7 +26,9 @@ use super::peer::HalfClose;
 use super::service::App;
 use super::shared::{Shared, Stopwatch};
 use super::shutdown::{Stages, Summary};
+use super::socket::Socket;
 use super::statistics::{Statistics, Tally};
+use super::transport::Transport;
 use super::{BoxError, accept, panic, silence};
 
 /// Makes the context of a server.
@@ -53,6 +55,8 @@ pub struct Builder {
     half_close: HalfClose,
     watch: bool,
     inbound: Inbound,
+    #[cfg(feature = "tls")]
+    tls: Option<super::tls::Tls>,
     observer: Arc<dyn Observer>,
     tally: Arc<Tally>,
 }
@@ -75,6 +79,8 @@ impl Builder {
             half_close: HalfClose::default(),
             watch: true,
             inbound: Inbound::default(),
+            #[cfg(feature = "tls")]
+            tls: None,
             observer: Arc::new(()),
             tally: Arc::default(),
         }
@@ -192,6 +198,17 @@ impl Builder {
     /// request limit, and nothing else is taken.
     pub fn inbound(mut self, inbound: Inbound) -> Builder {
         self.inbound = inbound;
+        self
+    }
+
+    /// Serves HTTPS: each connection begins with a handshake, in which both sides agree on HTTP/2 or HTTP/1.1 (ALPN). HTTP
+    /// in clear otherwise.
+    ///
+    /// The sockets are watched below TLS, so that a client that leaves is noticed as it is without; a client that says its
+    /// TLS farewell (`close_notify`) and leaves the connection open counts as one that closes its sending side.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: super::Tls) -> Builder {
+        self.tls = Some(tls);
         self
     }
 
@@ -323,6 +340,8 @@ impl Builder {
             half_close: self.half_close,
             watch: self.watch,
             inbound: self.inbound,
+            #[cfg(feature = "tls")]
+            tls: self.tls,
             observer: self.observer,
             conn_context: self.conn_context,
             request_context: self.request_context,
@@ -403,14 +422,43 @@ fn start_connection<S: App>(
         id,
         peer_addr,
         local_addr,
+        #[cfg(feature = "tls")]
+        tls: None,
     };
     // Not joined: the task guard is what shutdown waits for.
     drop(server.runtime.clone().spawn(async move {
-        Arc::new(Connection::open(server, info))
-            .run(stream, service)
-            .await;
+        if let Some((transport, info)) = secure(&server, Socket::new(stream), info).await {
+            Arc::new(Connection::open(server, info))
+                .run(transport, service)
+                .await;
+        }
         drop((live, place, task));
     }));
+}
+
+/// Puts TLS on a connection, where the server has it. `None`: the connection is over, and everybody was told.
+#[cfg(feature = "tls")]
+async fn secure(server: &Shared, socket: Socket, mut info: ConnInfo) -> Option<(Transport, ConnInfo)> {
+    let Some(tls) = &server.tls else {
+        return Some((Transport::Plain(socket), info));
+    };
+    match super::tls::secure(server, tls, socket).await {
+        Ok((transport, shown)) => {
+            info.tls = Some(Arc::new(shown));
+            Some((transport, info))
+        }
+        Err(end) => {
+            let failed = &server.tally.handshakes_failed;
+            failed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            server.observe(|observer| observer.handshake_failed(&info, &end));
+            None
+        }
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+async fn secure(_server: &Shared, socket: Socket, info: ConnInfo) -> Option<(Transport, ConnInfo)> {
+    Some((Transport::Plain(socket), info))
 }
 
 impl fmt::Debug for Builder {

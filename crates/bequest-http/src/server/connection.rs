@@ -18,7 +18,6 @@ use bytes::BytesMut;
 use http::{Method, StatusCode};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::attend::Attendant;
@@ -30,9 +29,10 @@ use super::peer::{HalfClose, PeerState, Presence};
 use super::service::{App, ConnectionService};
 use super::shared::Shared;
 use super::silence;
-use super::socket::{Lookout, Socket};
+use super::socket::Lookout;
 use super::statistics::{Gauge, Raised};
 use super::streams::Streams;
+use super::transport::Transport;
 use super::upgrade::{self, Upgrade};
 use super::wire::{self, Protocol, Wire};
 
@@ -130,12 +130,12 @@ impl Connection {
     }
 
     /// Serves the connection to its end.
-    pub(super) async fn run<S: App>(self: Arc<Connection>, stream: TcpStream, service: S) {
+    pub(super) async fn run<S: App>(self: Arc<Connection>, transport: Transport, service: S) {
         let _closing = Closing(self.clone());
         self.server
             .observe(|observer| observer.connection_opened(&self.info));
         // An end by the last step of the shutdown needs no word here: the contexts were told before.
-        let _ = self.server.dropping.run(self.serve(stream, service)).await;
+        let _ = self.server.dropping.run(self.serve(transport, service)).await;
     }
 
     pub(super) fn server(&self) -> &Shared {
@@ -231,6 +231,11 @@ impl Connection {
         }
     }
 
+    /// Whether the protocol was changed.
+    pub(super) fn switches(&self) -> bool {
+        self.switches.load(Relaxed)
+    }
+
     /// Nobody reads or writes the socket any more.
     pub(super) fn lets_go(&self) {
         self.let_go.notify_one();
@@ -311,16 +316,15 @@ impl Connection {
         })
     }
 
-    async fn serve<S: App>(self: &Arc<Connection>, stream: TcpStream, service: S) {
-        let mut socket = Socket::new(stream);
+    async fn serve<S: App>(self: &Arc<Connection>, mut transport: Transport, service: S) {
         let mut store = BytesMut::new();
-        let protocol = match self.greet(&mut socket, &mut store).await {
+        let protocol = match self.greet(&mut transport, &mut store).await {
             Ok(protocol) => protocol,
             Err(reason) => return self.scope.cancel_for(reason),
         };
-        let outlook = socket.lookout();
+        let outlook = transport.socket().lookout();
         let lookout = self.server.watch.then(|| outlook.clone());
-        let wire = Wire::new(socket, store, protocol, self.clone());
+        let wire = Wire::new(transport, store, protocol, self.clone());
         let attendant = Attendant::new(self.clone(), wire.tap(), lookout.clone());
         let service = ConnectionService::new(self.clone(), service);
         match protocol {
@@ -358,15 +362,15 @@ impl Connection {
     /// The owner of the upgrade's context, if the protocol has been changed.
     fn take_upgrade(&self) -> Option<CancelScope> {
         let scope = self.upgrade().take();
-        scope.filter(|_| self.switches.load(Relaxed))
+        scope.filter(|_| self.switches())
     }
 
     /// Waits for the first bytes and finds out the protocol, within the limits. What is idle here ends with the drain.
-    async fn greet(&self, socket: &mut Socket, store: &mut BytesMut) -> Result<Protocol, Reason> {
+    async fn greet(&self, transport: &mut Transport, store: &mut BytesMut) -> Result<Protocol, Reason> {
         let limits = &self.server.limits;
         let draining = &self.server.draining;
         let first = draining
-            .timeout(limits.first_byte, wire::first_bytes(socket, store))
+            .timeout(limits.first_byte, wire::first_bytes(transport, store))
             .await;
         match first {
             Ok(Ok(true)) => {}
@@ -377,7 +381,7 @@ impl Connection {
         }
         self.saw_bytes(true);
         match draining
-            .timeout(limits.header, wire::protocol(socket, store))
+            .timeout(limits.header, wire::protocol(transport, store))
             .await
         {
             Ok(Ok(protocol)) => Ok(protocol),

@@ -18,8 +18,11 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// From the accepted connection to its first byte. Default 5 s. Reason `Limit("first byte")`.
+    /// From the accepted connection to its first byte, and with TLS again from the handshake to the first byte within. Default
+    /// 5 s. Reason `Limit("first byte")`.
     pub first_byte: Duration,
+    /// The handshake of TLS, from the accepted connection on. Default 10 s. Reason `Limit("handshake")`.
+    pub handshake: Duration,
     /// From the first byte of a request to the end of its header; on HTTP/2 also a half-sent preface, frame or header
     /// block on a connection that serves nothing else. Default 10 s. Reason `Limit("header")`.
     pub header: Duration,
@@ -67,6 +70,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             first_byte: Duration::from_secs(5),
+            handshake: Duration::from_secs(10),
             header: Duration::from_secs(10),
             idle: Duration::from_secs(60),
             request: Duration::from_secs(30),

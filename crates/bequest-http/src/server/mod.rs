@@ -13,7 +13,7 @@
 //!   │            │             ├─ Limit("body idle" | "body rate")
 //!   │            │             └─ Panicked
 //!   │            ├─ ClientGone, Unreachable
-//!   │            └─ Limit("first byte" | "header" | "idle" | "write stall")
+//!   │            └─ Limit("first byte" | "handshake" | "header" | "idle" | "write stall")
 //!   └─ Shutdown
 //! ```
 //!
@@ -52,6 +52,9 @@ mod silence;
 mod socket;
 mod statistics;
 mod streams;
+#[cfg(feature = "tls")]
+mod tls;
+mod transport;
 mod upgrade;
 mod wire;
 
@@ -68,6 +71,8 @@ pub use panic::{Panic, Place};
 pub use peer::{HalfClose, Peer, PeerState};
 pub use shutdown::Summary;
 pub use statistics::{Snapshot, Statistics};
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsError, TlsInfo};
 pub use upgrade::Upgrade;
 
 /// An error of any type, as services and bodies have them.

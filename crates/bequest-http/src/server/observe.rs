@@ -37,6 +37,10 @@ pub trait Observer: Send + Sync + 'static {
     /// A connection is over, for this reason.
     fn connection_closed(&self, _conn: &ConnInfo, _end: &Canceled) {}
 
+    /// A connection came no further than its TLS handshake: the client gave up or spoke something else, or a limit passed.
+    /// Neither of the two above is told of it.
+    fn handshake_failed(&self, _conn: &ConnInfo, _end: &Canceled) {}
+
     /// The operating system refused to give up a connection; the server pauses and tries again. Writes one line to the
     /// standard error stream.
     fn accept_failed(&self, error: &io::Error, pause: Duration) {
@@ -65,12 +69,14 @@ pub trait Observer: Send + Sync + 'static {
 /// Hears nothing but what goes to the standard error stream.
 impl Observer for () {}
 
-/// A connection: its number and its two addresses. Found in the extensions of each of its requests.
+/// A connection: its number, its two addresses, and with TLS what the handshake has shown. Found in the extensions of each of its requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnInfo {
     pub(super) id: u64,
     pub(super) peer_addr: SocketAddr,
     pub(super) local_addr: SocketAddr,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<std::sync::Arc<super::tls::TlsInfo>>,
 }
 
 /// The listener whose server's context is being made.
@@ -203,6 +209,14 @@ impl ConnInfo {
     /// The address on which the client reached us.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+}
+
+#[cfg(feature = "tls")]
+impl ConnInfo {
+    /// What the TLS handshake has shown; `None` without TLS.
+    pub fn tls(&self) -> Option<&super::TlsInfo> {
+        self.tls.as_deref()
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) struct Shared {
     /// Whether sockets are watched.
     pub(super) watch: bool,
     pub(super) inbound: Inbound,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<super::tls::Tls>,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) conn_context: Option<Arc<ConnContext>>,
     pub(super) request_context: Option<Arc<RequestContext>>,

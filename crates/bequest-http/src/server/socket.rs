@@ -20,6 +20,8 @@ use super::peer::PeerState;
 pub(super) struct Socket {
     read: OwnedReadHalf,
     write: Arc<OwnedWriteHalf>,
+    /// How many bytes the system has taken to be sent, ever.
+    taken: u64,
 }
 
 /// The end of a socket that is watched: it never reads.
@@ -32,7 +34,19 @@ impl Socket {
         Socket {
             read,
             write: Arc::new(write),
+            taken: 0,
         }
+    }
+
+    /// Waits until something can be read, the end included, and leaves it there.
+    #[cfg(feature = "tls")]
+    pub(super) async fn first_byte(&mut self) -> io::Result<()> {
+        self.read.peek(&mut [0]).await.map(drop)
+    }
+
+    /// How many bytes the system has taken to be sent, ever.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
     }
 
     pub(super) fn lookout(&self) -> Lookout {
@@ -128,7 +142,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut TaskContext<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
@@ -136,7 +150,10 @@ impl AsyncWrite for Socket {
             ready!(self.stream().poll_write_ready(cx))?;
             match self.stream().try_write_vectored(bufs) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
+                result => {
+                    self.taken += result.as_ref().map_or(0, |taken| *taken as u64);
+                    return Poll::Ready(result);
+                }
             }
         }
     }

@@ -54,6 +54,8 @@ pub struct Snapshot {
     pub refused_grace: u64,
     /// Handlers and bodies that panicked.
     pub panicked: u64,
+    /// Connections that came no further than their TLS handshake.
+    pub handshakes_failed: u64,
 }
 
 /// The counters themselves.
@@ -74,6 +76,7 @@ pub(super) struct Tally {
     pub(super) dropped: AtomicU64,
     pub(super) refused_grace: AtomicU64,
     pub(super) panicked: AtomicU64,
+    pub(super) handshakes_failed: AtomicU64,
     /// Invariant 1. Raised and lowered with `SeqCst`, as its zero decides whether somebody must be woken.
     tasks: AtomicUsize,
     /// Told each time `tasks` falls to zero.
@@ -116,6 +119,7 @@ impl Statistics {
             dropped: tally.dropped.load(Relaxed),
             refused_grace: tally.refused_grace.load(Relaxed),
             panicked: tally.panicked.load(Relaxed),
+            handshakes_failed: tally.handshakes_failed.load(Relaxed),
         }
     }
 }

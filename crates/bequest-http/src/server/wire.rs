@@ -25,8 +25,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use super::connection::Connection;
 use super::frames::Frames;
 use super::peer::PeerState;
-use super::socket::Socket;
 use super::statistics::Held;
+use super::transport::{self, Transport};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -56,7 +56,7 @@ pub(super) struct Tap {
 /// Guarded by the lock of `Wire` and `Tap`, which one task uses in turn.
 #[derive(Debug)]
 struct Inner {
-    socket: Socket,
+    transport: Transport,
     /// Read already, to be handed to hyper.
     store: BytesMut,
     /// What of `store` counts against the server's bound.
@@ -82,10 +82,15 @@ pub(super) enum Ahead {
 
 impl Wire {
     /// A wire whose first bytes, in `store`, have shown the protocol.
-    pub(super) fn new(socket: Socket, store: BytesMut, protocol: Protocol, conn: Arc<Connection>) -> Wire {
+    pub(super) fn new(
+        transport: Transport,
+        store: BytesMut,
+        protocol: Protocol,
+        conn: Arc<Connection>,
+    ) -> Wire {
         Wire {
             inner: Arc::new(Mutex::new(Inner {
-                socket,
+                transport,
                 store,
                 held: None,
                 end: None,
@@ -106,6 +111,21 @@ impl Wire {
         lock(&self.inner)
     }
 
+    /// Writes, and notes whether the client takes what is written.
+    fn write<T>(
+        &self,
+        operate: impl FnOnce(Pin<&mut Transport>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let mut inner = self.inner();
+        let before = inner.transport.socket().taken();
+        let result = operate(Pin::new(&mut inner.transport));
+        let taken = inner.transport.socket().taken() > before;
+        let waits = result.is_pending() || inner.transport.holds_back();
+        drop(inner);
+        self.conn.wrote(taken || !waits);
+        result.map(|result| self.noted(result))
+    }
+
     /// Passes a result on, and notes that the client is gone if it is a failure.
     fn noted<T>(&self, result: io::Result<T>) -> io::Result<T> {
         result.inspect_err(|error| self.conn.saw(PeerState::of_error(error)))
@@ -118,7 +138,7 @@ impl Inner {
         if self.store.is_empty() {
             return match self.end {
                 Some(end) => Poll::Ready(end.map_err(io::Error::from)),
-                None => Pin::new(&mut self.socket).poll_read(cx, buf),
+                None => Pin::new(&mut self.transport).poll_read(cx, buf),
             };
         }
         let size = self.store.len().min(buf.remaining());
@@ -173,13 +193,17 @@ impl Tap {
             }
             let mut space = [const { MaybeUninit::<u8>::uninit() }; STEP];
             let mut buf = ReadBuf::uninit(&mut space[..room]);
-            let read = Pin::new(&mut inner.socket).poll_read(cx, &mut buf);
+            let read = Pin::new(&mut inner.transport).poll_read(cx, &mut buf);
             inner.store.extend_from_slice(buf.filled());
             held.shrink_to(inner.store.len());
             match read {
                 Poll::Pending => return Ahead::Waiting,
                 Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
                 Poll::Ready(Ok(())) => {
+                    inner.end = Some(Ok(()));
+                    return Ahead::Ended(PeerState::HalfClosed);
+                }
+                Poll::Ready(Err(error)) if transport::is_bare_end(&error) => {
                     inner.end = Some(Ok(()));
                     return Ahead::Ended(PeerState::HalfClosed);
                 }
@@ -193,13 +217,19 @@ impl Tap {
 }
 
 /// Waits for the client's first bytes. `Ok(false)`: it left without a word.
-pub(super) async fn first_bytes(socket: &mut Socket, store: &mut BytesMut) -> io::Result<bool> {
-    Ok(socket.read_buf(store).await? > 0)
+pub(super) async fn first_bytes(transport: &mut Transport, store: &mut BytesMut) -> io::Result<bool> {
+    match transport.read_buf(store).await {
+        Err(error) if transport::is_bare_end(&error) => Ok(false),
+        read => Ok(read? > 0),
+    }
 }
 
 /// Reads on until it is clear what the client speaks. A client that leaves midway speaks HTTP/1, whose engine then
 /// meets the end.
-pub(super) async fn protocol(socket: &mut Socket, store: &mut BytesMut) -> io::Result<Protocol> {
+pub(super) async fn protocol(transport: &mut Transport, store: &mut BytesMut) -> io::Result<Protocol> {
+    if let Some(agreed) = transport.agreed() {
+        return Ok(agreed);
+    }
     loop {
         let compared = store.len().min(PREFACE.len());
         if store[..compared] != PREFACE[..compared] {
@@ -208,7 +238,7 @@ pub(super) async fn protocol(socket: &mut Socket, store: &mut BytesMut) -> io::R
         if compared == PREFACE.len() {
             return Ok(Protocol::Http2);
         }
-        if socket.read_buf(store).await? == 0 {
+        if transport.read_buf(store).await? == 0 {
             return Ok(Protocol::Http1);
         }
     }
@@ -230,7 +260,11 @@ impl AsyncRead for Wire {
         let mut inner = self.inner();
         let result = inner.poll_read(cx, buf);
         inner.awaited = result.is_pending();
-        let result = ready!(result);
+        let result = match ready!(result) {
+            // What follows an upgrade may end where the connection does, so there the difference is passed on.
+            Err(error) if transport::is_bare_end(&error) && !self.conn.switches() => Ok(()),
+            result => result,
+        };
         let read = &buf.filled()[before..];
         let owes_more = inner.owes_more(read);
         drop(inner);
@@ -246,9 +280,7 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut TaskContext<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.inner().socket).poll_write(cx, buf);
-        self.conn.wrote(result.is_ready());
-        result.map(|result| self.noted(result))
+        self.write(|transport| transport.poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -256,22 +288,19 @@ impl AsyncWrite for Wire {
         cx: &mut TaskContext<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.inner().socket).poll_write_vectored(cx, bufs);
-        self.conn.wrote(result.is_ready());
-        result.map(|result| self.noted(result))
+        self.write(|transport| transport.poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.inner().socket.is_write_vectored()
+        self.inner().transport.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        let result = ready!(Pin::new(&mut self.inner().socket).poll_flush(cx));
-        Poll::Ready(self.noted(result))
+        self.write(|transport| transport.poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner().socket).poll_shutdown(cx)
+        Pin::new(&mut self.inner().transport).poll_shutdown(cx)
     }
 }
 

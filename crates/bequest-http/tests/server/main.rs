@@ -16,6 +16,7 @@ mod go_http2;
 mod half_close;
 mod inbound;
 mod limits;
+#[cfg(feature = "tls")]
 mod matrix;
 mod observe;
 mod panic;
@@ -23,4 +24,6 @@ mod shutdown;
 mod slow;
 mod stand_in;
 mod storm;
+#[cfg(feature = "tls")]
+mod tls;
 mod upgrade;

@@ -8,6 +8,8 @@
 mod cases;
 #[path = "../../examples/disconnect_matrix/servers.rs"]
 mod servers;
+#[path = "../../examples/disconnect_matrix/stream.rs"]
+mod stream;
 
 use std::time::Instant;
 
@@ -21,7 +23,7 @@ use super::common::guard;
 /// Plays a case. Says how it was noticed, or `None` if later departures were noticed and this one was not.
 async fn play(kind: Kind, case: &Case) -> Option<Notice> {
     // One server for each case, so that no handler but its own is there to be met.
-    let mut server = Serving::start(kind).await.expect("a free port");
+    let mut server = Serving::start(kind, case.tls).await.expect("a free port");
     let mut client = Client::begin(server.addr, case).await.expect("a server");
     let mut running = guard("the handler", server.next()).await;
     client.go_on(case).await.expect("an open connection");
@@ -29,7 +31,7 @@ async fn play(kind: Kind, case: &Case) -> Option<Notice> {
     let sentinel = Case {
         name: "sentinel",
         leaves: Leaves::Close,
-        ..Case::ordinary()[0]
+        ..Case::ordinary(case.tls)[0]
     };
     for _ in 0..5 {
         if let Ok(notice) = running.try_recv() {
@@ -37,7 +39,7 @@ async fn play(kind: Kind, case: &Case) -> Option<Notice> {
         }
         let other = Client::begin(server.addr, &sentinel).await.expect("a server");
         let noticed = guard("the sentinel's handler", server.next()).await;
-        drop(other.leave(Leaves::Close));
+        let _remains = other.leave(Leaves::Close);
         guard("the sentinel's end", noticed).await.expect("noticed");
     }
     running.try_recv().ok()
@@ -45,7 +47,7 @@ async fn play(kind: Kind, case: &Case) -> Option<Notice> {
 
 /// Plays a case that is to be noticed, however long that takes.
 async fn noticed(kind: Kind, case: &Case) -> Notice {
-    let mut server = Serving::start(kind).await.expect("a free port");
+    let mut server = Serving::start(kind, case.tls).await.expect("a free port");
     let mut client = Client::begin(server.addr, case).await.expect("a server");
     let running = guard("the handler", server.next()).await;
     client.go_on(case).await.expect("an open connection");
@@ -60,15 +62,24 @@ async fn noticed(kind: Kind, case: &Case) -> Notice {
 async fn assert_noticed(kind: Kind, case: &Case) {
     let reason = match case.leaves {
         Leaves::StreamReset => Reason::StreamReset,
-        Leaves::Close | Leaves::Reset => Reason::ClientGone,
+        Leaves::Close | Leaves::Reset | Leaves::CloseNotify => Reason::ClientGone,
     };
     assert_eq!(noticed(kind, case).await.reason, Some(reason), "{case:?}");
 }
 
 #[tokio::test]
 async fn every_departure_is_noticed_with_its_reason() {
-    for case in Case::all() {
-        if case.is_beyond() && case.leaves == Leaves::Close {
+    all_are_noticed(false).await;
+}
+
+#[tokio::test]
+async fn every_departure_is_noticed_with_its_reason_over_tls() {
+    all_are_noticed(true).await;
+}
+
+async fn all_are_noticed(tls: bool) {
+    for case in Case::all(tls) {
+        if case.is_beyond() && case.leaves != Leaves::Reset {
             assert!(
                 play(Kind::Bequest, &case).await.is_none(),
                 "the crate page says that this one is not seen"
@@ -81,7 +92,16 @@ async fn every_departure_is_noticed_with_its_reason() {
 
 #[tokio::test]
 async fn without_the_watch_all_is_noticed_but_what_lies_behind_too_much_unread() {
-    for case in Case::all() {
+    most_are_noticed_unwatched(false).await;
+}
+
+#[tokio::test]
+async fn without_the_watch_all_is_noticed_but_what_lies_behind_too_much_unread_over_tls() {
+    most_are_noticed_unwatched(true).await;
+}
+
+async fn most_are_noticed_unwatched(tls: bool) {
+    for case in Case::all(tls) {
         match (case.is_beyond(), case.leaves) {
             (false, _) => assert_noticed(Kind::BequestUnwatched, &case).await,
             // Met if it comes while there is still room to read ahead, and not met afterwards.
@@ -93,7 +113,16 @@ async fn without_the_watch_all_is_noticed_but_what_lies_behind_too_much_unread()
 
 #[tokio::test]
 async fn control_bare_hyper_misses_what_it_does_not_read() {
-    for case in Case::ordinary() {
+    hyper_is_blind(false).await;
+}
+
+#[tokio::test]
+async fn control_bare_hyper_misses_what_it_does_not_read_over_tls() {
+    hyper_is_blind(true).await;
+}
+
+async fn hyper_is_blind(tls: bool) {
+    for case in Case::ordinary(tls) {
         let blind = match case.sends {
             Sends::Pipelined | Sends::PipelinedLate => true,
             Sends::Post { announced, .. } => announced > 10,
@@ -105,7 +134,7 @@ async fn control_bare_hyper_misses_what_it_does_not_read() {
         }
     }
     assert!(
-        play(Kind::Hyper, &Case::ordinary()[0]).await.is_some(),
+        play(Kind::Hyper, &Case::ordinary(tls)[0]).await.is_some(),
         "a plain GET"
     );
 }

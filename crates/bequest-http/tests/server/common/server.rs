@@ -29,6 +29,8 @@ pub(crate) struct TestServer {
 pub(crate) enum Event {
     Opened(ConnInfo),
     Closed(Canceled),
+    #[cfg(feature = "tls")]
+    HandshakeFailed(Canceled),
     Finished {
         path: String,
         status: Option<StatusCode>,
@@ -139,6 +141,16 @@ impl Events {
         .await
     }
 
+    /// The end of the next handshake that fails.
+    #[cfg(feature = "tls")]
+    pub(crate) async fn handshake_failed(&mut self) -> Canceled {
+        self.next("a handshake to fail", |event| match event {
+            Event::HandshakeFailed(end) => Some(end),
+            _ => None,
+        })
+        .await
+    }
+
     /// The next request that finishes.
     pub(crate) async fn finished(&mut self) -> Event {
         self.next("a request to finish", |event| {
@@ -176,6 +188,11 @@ impl Observer for Recorder {
 
     fn connection_closed(&self, _conn: &ConnInfo, end: &Canceled) {
         self.record(Event::Closed(end.clone()));
+    }
+
+    #[cfg(feature = "tls")]
+    fn handshake_failed(&self, _conn: &ConnInfo, end: &Canceled) {
+        self.record(Event::HandshakeFailed(end.clone()));
     }
 
     fn request_finished(&self, request: &Finished<'_>) {
