@@ -8,6 +8,7 @@ pub mod case;
 pub mod clock;
 pub mod counts;
 pub mod goals;
+pub mod histogram;
 pub mod peer;
 pub mod table;
 pub mod tree;

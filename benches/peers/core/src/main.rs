@@ -1,11 +1,11 @@
 //! The core beside its peers, in fresh processes, interleaved and shuffled.
 //!
 //! Without a word it measures and prints the table of goals; `ci/bench.sh core` builds and runs it so. `measure PEER
-//! CASE` is one sample, `counts` the instructions per operation by callgrind.
+//! CASE` is one sample, `counts` the instructions per operation by callgrind, `histogram FILE` the picture of cancel-to-wake.
 
 use std::process::ExitCode;
 
-use peers_core::{Result, counts, peer, table};
+use peers_core::{Result, counts, histogram, peer, table};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         ["measure", peer, name] => measure(peer, name),
         ["repeat", peer, name, count] => repeat(peer, name, count),
         ["counts"] => counts::run(),
+        ["histogram", path] => histogram::run(path),
         options => table::run(options),
     };
     match outcome {
