@@ -122,10 +122,15 @@ const promised = {
   "report-stay": ["done", /^\d+ entries, balance -?\d+\nin .*; last report: /],
   "report-leave": ["stopped", /^you left; the statement was stopped \d+\.\d ms later; statements running: 0$/],
   job: ["done", /^\/jobs\/\d+ goes on without you$/],
+  "sign-in": ["done", /^ann is signed in, session [0-9a-f]{16}; scripts see no id$/],
+  me: ["done", /^ann, signed in at \d{4}-.*Z, session [0-9a-f]{16}$/],
+  sessions: ["done", /^ann, sessions: 1\n[0-9a-f]{16} since .*Z, this one$/],
+  "sign-out": ["stopped", /^ended 1, which holds at once; \/me now: 403 no_session$/],
 };
 
-// A search that comes too late is answered with an error status, which the browser notes.
-const isExpected = (error) => error.includes("timeout=1us") && error.includes("504");
+// A search that comes too late and a question without a session are answered with error statuses, which the browser notes.
+const expected = [["timeout=1us", "504"], ["/me", "403"]];
+const isExpected = (error) => expected.some((parts) => parts.every((part) => error.includes(part)));
 
 async function tour(browser) {
   const page = await browser.page(1000, 1100);
@@ -148,7 +153,11 @@ async function tour(browser) {
     assert.equal(shown[name][0], state, name);
   }
   assert.deepEqual(page.errors().filter((error) => !isExpected(error)), []);
-  assert.ok(page.errors().some(isExpected), "errors are noticed at all");
+  assert.equal(page.errors().length, expected.length, "errors are noticed at all");
+  const session = (output) => shown[output][1].match(/[0-9a-f]{16}/)[0];
+  assert.equal(session("me"), session("sign-in"), "the session that was begun");
+  const { cookies } = await page.send("Network.getCookies", { urls: [publicUrl] });
+  assert.deepEqual(cookies, [], "signing out took the cookie back");
 }
 
 async function form(browser) {

@@ -96,6 +96,12 @@ impl Refusal {
         self
     }
 
+    /// The same with a status that is not the usual one of its code.
+    pub(crate) fn with_status(mut self, status: StatusCode) -> Refusal {
+        self.answer.status = status;
+        self
+    }
+
     /// [`HandlerStatus::ended`], decided here.
     pub(crate) fn ended(place: Place, request: &Context, end: &Canceled) -> Refusal {
         HandlerStatus::ended(request, end).at(place)

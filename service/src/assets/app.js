@@ -26,6 +26,8 @@ async function until(ask, holds) {
   throw new Error("it did not come about within five seconds");
 }
 
+const refused = (say, answer) => say(`${answer.Status}: ${answer.Result.message}`, "stopped");
+
 const tries = {
   async "store-stay"(say) {
     say((await (await fetch("/store?key=page&ms=1000")).text()).trim(), "done");
@@ -60,6 +62,32 @@ const tries = {
     const look = async () => { const job = await json(location); tell(job); return job; };
     await until(look, (job) => job.passages > 20);
     say(`${location} goes on without you`, "done");
+  },
+  async "sign-in"(say) {
+    const token = await fetch("/token", { method: "POST", body: new URLSearchParams({ user: "ann" }) });
+    if (!token.ok) return refused(say, await token.json());
+    const authorization = `Bearer ${(await token.text()).trim()}`;
+    const made = await json("/sessions?cookie=1", { method: "POST", headers: { authorization } });
+    if (made.Status !== 201) return refused(say, made);
+    const { user, session, id } = made.Result;
+    say(`${user} is signed in, session ${session}; scripts see ${id ?? "no id"}`, "done");
+  },
+  async me(say) {
+    const me = await json("/me");
+    if (me.Status) return refused(say, me);
+    say(`${me.user}, signed in at ${me.login_time}, session ${me.session}`, "done");
+  },
+  async sessions(say) {
+    const all = await json("/sessions");
+    if (all.Status) return refused(say, all);
+    const lines = all.sessions.map((one) => `${one.session} since ${one.login_time}${one.current ? ", this one" : ""}`);
+    say(`${all.user}, sessions: ${lines.length}\n${lines.join("\n")}`, "done");
+  },
+  async "sign-out"(say) {
+    const end = await json("/sessions/current", { method: "DELETE" });
+    if (end.Status) return refused(say, end);
+    const after = await json("/me");
+    say(`ended ${end.ended}, which holds ${end.holds}; /me now: ${after.Status} ${after.Code}`, "stopped");
   },
 };
 

@@ -25,6 +25,7 @@ use crate::app::App;
 use crate::log::here;
 use crate::session::Sessions;
 use crate::session::middleware::identify;
+use crate::session::settings::NoSessionStatus;
 
 /// The service of the public listener: who is asking, the route, and the one way out.
 ///
@@ -37,8 +38,14 @@ pub(crate) fn public(
 + Send
 + 'static {
     let sessions = Arc::clone(&app.identity.sessions);
+    let no_session = app.settings.sessions.no_session;
     let router = router(app);
-    service_fn(move |request| handle(router.clone(), Arc::clone(&sessions), request))
+    service_fn(move |mut request: Request<RequestBody>| {
+        if no_session != NoSessionStatus::Forbidden {
+            request.extensions_mut().insert(no_session);
+        }
+        handle(router.clone(), Arc::clone(&sessions), request)
+    })
 }
 
 async fn handle(mut router: Router, sessions: Arc<Sessions>, mut request: Request<RequestBody>) -> Response {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::settings::positive;
 
@@ -20,4 +20,24 @@ pub(crate) struct SessionSettings {
     /// How long a session stays in the cache after it was last read
     #[arg(long = "session-ttl", env = "BEQUEST_SESSION_TTL", default_value = "5m", value_name = "DURATION", value_parser = positive)]
     pub(crate) ttl: Duration,
+
+    /// The status for whoever needs a session and has none
+    #[arg(
+        long,
+        env = "BEQUEST_NO_SESSION",
+        default_value = "403",
+        value_name = "STATUS"
+    )]
+    pub(crate) no_session: NoSessionStatus,
+}
+
+/// What a client is told that needs a session and has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NoSessionStatus {
+    /// Forbidden
+    #[value(name = "403")]
+    Forbidden,
+    /// Unauthorized, with a challenge
+    #[value(name = "401")]
+    Unauthorized,
 }

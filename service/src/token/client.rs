@@ -4,16 +4,14 @@ use std::error::Error;
 use std::fmt;
 
 use bequest::{Canceled, Context};
+use bequest_http::client::{self, Client};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 
 /// A client with its pool of connections.
 #[derive(Clone, Debug)]
-pub(crate) struct AuthClient(Client<HttpConnector, Full<Bytes>>);
+pub(crate) struct AuthClient(Client);
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -31,14 +29,18 @@ const LONGEST: usize = 64 * 1024;
 
 impl AuthClient {
     pub(crate) fn new() -> AuthClient {
-        AuthClient(Client::builder(TokioExecutor::new()).build_http())
+        AuthClient(Client::builder().build())
     }
 
     /// What is at `uri`.
     ///
     /// # Cancel safety
     ///
-    /// When the context ends, or the future is dropped, the connection is closed.
+    /// When the context ends, or the future is dropped, the connection is closed; a dial goes on for the next request.
+    ///
+    /// # Errors
+    ///
+    /// The end of `ctx`; the server cannot be asked; it answers anything but 200.
     pub(crate) async fn get(&self, ctx: &Context, uri: &Uri) -> Result<Bytes, FetchError> {
         self.exchange(ctx, Method::GET, uri, Bytes::new()).await
     }
@@ -46,6 +48,10 @@ impl AuthClient {
     /// What `uri` answers to a form.
     ///
     /// # Cancel safety
+    ///
+    /// As [`get`](AuthClient::get).
+    ///
+    /// # Errors
     ///
     /// As [`get`](AuthClient::get).
     pub(crate) async fn post(&self, ctx: &Context, uri: &Uri, form: Bytes) -> Result<Bytes, FetchError> {
@@ -59,21 +65,41 @@ impl AuthClient {
         uri: &Uri,
         form: Bytes,
     ) -> Result<Bytes, FetchError> {
-        let exchange = async {
-            let request = Request::builder()
-                .method(method)
-                .uri(uri)
-                .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-                .body(Full::new(form))?;
-            let response = self.0.request(request).await?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), LONGEST).collect().await?;
-            Ok((status, body.to_bytes()))
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(Full::new(form))
+            .map_err(|error| FetchError::Exchange(error.into()))?;
+        let response = match self.0.send(ctx, request).await {
+            // Less is left than the way there and back takes: how that ends is the answer.
+            Err(error) if error.is_too_little_time() => return Err(FetchError::Ended(ctx.done().await)),
+            sent => sent?,
         };
-        let exchanged = ctx.run(exchange).await.map_err(FetchError::Ended)?;
-        match exchanged.map_err(FetchError::Exchange)? {
-            (StatusCode::OK, body) => Ok(body),
-            (status, _) => Err(FetchError::Status(status)),
+        let status = response.status();
+        let body = Limited::new(response.into_body(), LONGEST).collect().await?;
+        match status {
+            StatusCode::OK => Ok(body.to_bytes()),
+            other => Err(FetchError::Status(other)),
+        }
+    }
+}
+
+impl From<client::Error> for FetchError {
+    fn from(error: client::Error) -> FetchError {
+        match error.canceled() {
+            Some(end) => FetchError::Ended(end.clone()),
+            None => FetchError::Exchange(error.into()),
+        }
+    }
+}
+
+impl From<Box<dyn Error + Send + Sync>> for FetchError {
+    /// The error of a body: the client's own, or that it is longer than is read.
+    fn from(error: Box<dyn Error + Send + Sync>) -> FetchError {
+        match error.downcast::<client::Error>() {
+            Ok(error) => FetchError::from(*error),
+            Err(other) => FetchError::Exchange(other),
         }
     }
 }
@@ -84,10 +110,13 @@ impl fmt::Display for FetchError {
             FetchError::Ended(end) => write!(f, "{end}"),
             FetchError::Exchange(error) => {
                 write!(f, "the authentication server could not be asked: {error}")?;
-                match error.source() {
-                    Some(source) => write!(f, ": {source}"),
-                    None => Ok(()),
+                // What the system said, such as a refused connection, is the last of the chain.
+                let mut source = error.source();
+                while let Some(deeper) = source {
+                    write!(f, ": {deeper}")?;
+                    source = deeper.source();
                 }
+                Ok(())
             }
             FetchError::Status(status) => write!(f, "the authentication server answered {status}"),
         }

@@ -6,6 +6,7 @@
 mod away;
 mod disconnects;
 pub(crate) mod gate;
+mod killed;
 mod progress;
 mod race;
 mod stampede;
@@ -27,6 +28,10 @@ use crate::session::sqlite::SqliteSessions;
 pub(crate) enum Torture {
     /// Sessions: logins and logouts under race, caches that go away, clients that leave
     Sessions(Extent),
+
+    /// The process that `sessions` kills
+    #[command(hide = true)]
+    Victim(killed::Victim),
 }
 
 /// How long it goes on.
@@ -43,6 +48,10 @@ pub(crate) struct Extent {
     /// Readers that ask for one session at once
     #[arg(long, default_value_t = 1000)]
     pub(crate) readers: usize,
+
+    /// Logins during which the process is killed over and over
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) logins: usize,
 
     /// Slices of a quarter second in which the throughput is measured; 0 to leave it out
     #[arg(long, default_value_t = 20)]
@@ -73,7 +82,10 @@ pub(crate) struct Scratch(PathBuf);
 ///
 /// A scene could not be set up.
 pub(crate) async fn run(what: Torture) -> Result<bool, Failure> {
-    let Torture::Sessions(extent) = what;
+    let extent = match what {
+        Torture::Sessions(extent) => extent,
+        Torture::Victim(victim) => return killed::run(victim).await.map(|()| true),
+    };
     let ctx = Context::background();
     let mut all = true;
     say(&format!("{:<44} {:<34} {}\n", "scene", "here", "the naive way"));
@@ -81,6 +93,7 @@ pub(crate) async fn run(what: Torture) -> Result<bool, Failure> {
     all &= away::scene().await?.tell();
     all &= stampede::scene(&ctx, extent.readers).await?.tell();
     all &= disconnects::scene(&ctx, extent.disconnects).await?.tell();
+    all &= killed::scene(&ctx, extent.logins).await?.tell();
     if extent.slices > 0 {
         say(&throughput::scene(extent.slices).await?);
     }

@@ -37,6 +37,20 @@ fn without_a_session_it_is_403_with_the_envelope() {
 }
 
 #[test]
+fn without_a_session_it_is_401_with_a_challenge_where_the_setting_says_so() {
+    let service = service(&["--no-session", "401"]);
+    let answer = ask(&service, "GET", "/me", &[]);
+    assert_eq!((answer.status, &answer.json()["Status"]), (401, &401.into()));
+    assert_eq!(answer.json()["Code"], "no_session");
+    let challenge = answer.header("www-authenticate").expect("RFC 9110, 15.5.2");
+    assert!(challenge.starts_with("Session realm="), "{challenge}");
+    let browser = ask(&service, "GET", "/me", &[("accept", "text/html")]);
+    assert_eq!(browser.status, 303, "a browser that wants a page still gets one");
+    let id = session(&service, "ann");
+    assert_eq!(me(&service, &id), 200);
+}
+
+#[test]
 fn signing_out_ends_it_at_once_and_for_good() {
     let service = service(&[]);
     let (gone, stays) = (session(&service, "ann"), session(&service, "ann"));

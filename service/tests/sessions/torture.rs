@@ -13,6 +13,8 @@ fn the_promises_hold_and_the_controls_fail() {
             "60",
             "--disconnects",
             "500",
+            "--logins",
+            "200",
             "--slices",
             "1",
         ])
@@ -28,6 +30,7 @@ fn the_promises_hold_and_the_controls_fail() {
         "cache away during a logout, then back        0 accepted after 60 s",
         "stampede of misses, the first one leaves     1 query, 999 answers of 1000",
         "clients leave at every step                  0 late steps, 0 written, 0 held",
+        "kill -9 during logins, over and over         0 lost of ",
         "throughput of GET /me",
     ] {
         assert!(said.contains(scene), "{scene} is not in\n{said}");
