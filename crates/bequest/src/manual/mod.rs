@@ -8,6 +8,7 @@
 //! | [`coming_from_go`] | if `ctx context.Context` is in your fingers |
 //! | [`coming_from_cancellation_token`] | if your code has `CancellationToken`s, and is to be moved file by file |
 //! | [`cancel_safety`] | before the first `select!`; it defines the term that all pages use |
+//! | [`decisions`] | to know why sessions, logs, jobs and stores are done as they are, and what it cost others |
 //! | [`deadlines`] | when time limits nest, are tested, or are to be shared out |
 //! | [`values`] | before the first [`Key`](crate::Key), to decide against it if possible |
 //! | [`temporaries`] | when a context is dead on arrival, or two things are called `Context` |
@@ -26,6 +27,7 @@ pub mod cancel_safety;
 pub mod coming_from_cancellation_token;
 pub mod coming_from_go;
 pub mod deadlines;
+pub mod decisions;
 pub mod temporaries;
 pub mod values;
 pub mod writing_an_integration;
