@@ -9,12 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tokio_postgres::{Config, NoTls};
 
 use crate::connection::Target;
+use crate::options::Options;
 
 /// How long one request may take, from dialling to the end.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -43,10 +42,14 @@ impl Cancels {
     }
 
     /// Cancels what runs on `target`, and returns when no effect of it can come any more.
-    pub(crate) async fn request(self: Arc<Self>, config: Config, target: Target) -> Result<(), NotCanceled> {
+    pub(crate) async fn request(
+        self: Arc<Self>,
+        options: Options,
+        target: Target,
+    ) -> Result<(), NotCanceled> {
         let _slot = self.slots.acquire().await.map_err(|_| NotCanceled)?;
         let _running = Running::begin(&self);
-        match timeout(LIMIT, send(&config, &target)).await {
+        match timeout(LIMIT, target.cancel(&options)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(NotCanceled),
         }
@@ -78,14 +81,4 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-async fn send(config: &Config, target: &Target) -> Result<(), NotCanceled> {
-    let mut socket = target.peer.dial(config).await.map_err(|_| NotCanceled)?;
-    let sent = target.token.cancel_query_raw(&mut socket, NoTls).await;
-    sent.map_err(|_| NotCanceled)?;
-    // To the end, and not to a reset: that may come from anybody on the way.
-    let mut rest = [0; 64];
-    while socket.read(&mut rest).await.map_err(|_| NotCanceled)? > 0 {}
-    Ok(())
 }

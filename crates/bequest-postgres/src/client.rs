@@ -109,7 +109,8 @@ impl Database {
     }
 
     pub(crate) async fn start(ctx: &Context, options: Options) -> Result<Database, Error> {
-        connection::check(&options.config)?;
+        let options = options.ready()?;
+        connection::check(&options)?;
         let pool = Pool::new(options);
         // Given back at once: the first caller has it.
         drop(pool.acquire(ctx).await?);

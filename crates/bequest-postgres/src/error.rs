@@ -68,6 +68,9 @@ enum Cause {
     Postgres(tokio_postgres::Error),
     /// The server could not be reached at this address.
     Unreachable(String, io::Error),
+    /// TLS could not be agreed on with this server.
+    #[cfg(feature = "tls")]
+    Tls(String, Box<dyn error::Error + Send + Sync>),
     /// The server answers too slowly.
     TooSlow(&'static str),
     /// Something in the settings can not be.
@@ -142,6 +145,12 @@ impl Error {
         }
     }
 
+    /// Whether TLS could not be agreed on: the server does not speak it, or its certificate is not to be trusted.
+    #[cfg(feature = "tls")]
+    pub fn is_tls(&self) -> bool {
+        matches!(self.0.cause, Cause::Tls(..))
+    }
+
     /// Whether the pool, or the listener, has been closed.
     pub fn is_closed(&self) -> bool {
         matches!(self.0.cause, Cause::Closed)
@@ -175,6 +184,11 @@ impl Error {
 
     pub(crate) fn unreachable(address: String, error: io::Error) -> Error {
         Error::new(Step::Connecting, Cause::Unreachable(address, error))
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls(name: &str, error: impl Into<Box<dyn error::Error + Send + Sync>>) -> Error {
+        Error::new(Step::Connecting, Cause::Tls(name.to_owned(), error.into()))
     }
 
     pub(crate) fn too_slow(step: Step, what: &'static str) -> Error {
@@ -246,6 +260,8 @@ impl fmt::Display for Error {
             Cause::Canceled(end) => write!(f, "{end}"),
             Cause::Postgres(error) => said(error, f),
             Cause::Unreachable(address, error) => write!(f, "{address}: {error}"),
+            #[cfg(feature = "tls")]
+            Cause::Tls(name, error) => write!(f, "TLS with {name}: {error}"),
             Cause::TooSlow(what) => write!(f, "no answer in time: {what}"),
             Cause::Settings(what) => f.write_str(what),
             Cause::Closed => f.write_str("it is closed"),
@@ -274,6 +290,8 @@ impl fmt::Debug for Error {
             Cause::Canceled(end) => out.field("canceled", end),
             Cause::Postgres(error) => out.field("postgres", error),
             Cause::Unreachable(address, error) => out.field("address", address).field("system", error),
+            #[cfg(feature = "tls")]
+            Cause::Tls(name, error) => out.field("name", name).field("tls", error),
             Cause::TooSlow(what) => out.field("too_slow", what),
             Cause::Settings(what) => out.field("settings", what),
             Cause::Closed => out.field("closed", &true),
@@ -292,6 +310,8 @@ impl error::Error for Error {
             Cause::Canceled(end) => Some(end),
             Cause::Postgres(error) => Some(error),
             Cause::Unreachable(_, error) => Some(error),
+            #[cfg(feature = "tls")]
+            Cause::Tls(_, error) => Some(&**error),
             Cause::TooSlow(_)
             | Cause::Settings(_)
             | Cause::Closed

@@ -70,9 +70,25 @@
 //!
 //! Under this heading each method says what dropping its future does.
 //!
+//! # TLS
+//!
+//! With the feature `tls`, by rustls; see `Tls` and `Options::tls`. Cancel requests are encrypted as the session is that they
+//! are about, so the key that cancels is shown to nobody. Without the feature a configuration that requires TLS is refused.
+//!
+//! # Poolers in between
+//!
+//! A pooler (PgBouncer and the like) takes cancel requests itself, and passes them on. That its connection is closed proves
+//! only that the pooler has taken the request: it may still reach the server after the statement has ended, and hit what
+//! the *next* user of the same server connection sends. So behind one set [`Options::discard_after_cancel`]: the connection
+//! is closed after every cancel, and the pooler sees to it that its half is clean. And if the pooler gives one session to several
+//! clients (transaction pooling), switch [`Options::server_limits`] off, since settings would be everybody's, and let it keep
+//! prepared statements (PgBouncer: `max_prepared_statements`, from 1.21) or none be used.
+//!
 //! # Not here
 //!
-//! TLS: a configuration that requires it is refused. Migrations, mapping of rows to types, pipelining: a connection has one
+//! An adapter for deadpool: it hands connections out, and takes them back in a destructor that can not wait. What makes a
+//! connection clean here (the cancel read to its end, the rollback) would run after deadpool has counted it as free, so its
+//! limit would no more be the limit of what the server works at; DESIGN.md says more. Migrations, mapping of rows to types, pipelining: a connection has one
 //! user, who sends one statement at a time, since a cancel names a connection and not a statement.
 
 mod call;
@@ -88,6 +104,8 @@ mod pool;
 mod reader;
 mod rows;
 mod statistics;
+#[cfg(feature = "tls")]
+mod tls;
 mod transaction;
 
 pub use client::Database;
@@ -97,5 +115,9 @@ pub use listen::Listener;
 pub use options::Options;
 pub use rows::Rows;
 pub use statistics::Statistics;
+#[cfg(feature = "tls")]
+pub use tls::Tls;
 pub use tokio_postgres;
+#[cfg(feature = "tls")]
+pub use tokio_rustls::rustls;
 pub use transaction::{Savepoint, Transaction};

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio_postgres::{AsyncMessage, Client, Notification};
 
-use crate::connection::{self, Driver};
+use crate::connection::{self, Begun, Driver};
 use crate::error::{Error, Step};
 use crate::options::Options;
 
@@ -54,7 +54,7 @@ impl Listener {
     }
 
     async fn connect(options: &Options, channels: &[&str]) -> Result<Listener, Error> {
-        let (client, driver, _, _) = connection::connect(options).await?;
+        let Begun { client, driver, .. } = connection::connect(options).await?;
         let (sender, notifications) = mpsc::channel(WAITING);
         let listener = Listener {
             notifications,

@@ -9,6 +9,8 @@ use tokio_postgres::Config;
 
 use crate::client::Database;
 use crate::error::Error;
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
 
 /// How a database is opened: [`Database::open`] with settings.
 ///
@@ -36,13 +38,16 @@ pub struct Options {
     pub(crate) statements: usize,
     pub(crate) server_limits: bool,
     pub(crate) discard_after_cancel: bool,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Tls>,
 }
 
 impl Options {
     /// With the driver's configuration: hosts, user, password, database, keep-alive probes.
     ///
-    /// There is no TLS: a configuration that requires it is refused when the database is opened, and so is one that asks
-    /// for a kind of server (`target_session_attrs`) or for hosts in random order. Several hosts are tried in turn.
+    /// A configuration that requires TLS is refused when the database is opened, unless the feature `tls` is on; and so is
+    /// one that asks for a kind of server (`target_session_attrs`) or for hosts in random order. Several hosts are tried in
+    /// turn.
     pub fn new(config: Config) -> Options {
         Options {
             config,
@@ -56,18 +61,50 @@ impl Options {
             statements: 256,
             server_limits: true,
             discard_after_cancel: false,
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 
     /// With a configuration from its URL, `postgres://user:password@host:port/database?…`, or its list of words.
     ///
+    /// With the feature `tls` a URL may say `sslmode=verify-full` or `verify-ca`, both of which mean what `require` means
+    /// here (see `Tls`), and name a file with the certificates to trust: `sslrootcert=…`.
+    ///
     /// # Errors
     ///
-    /// If that is neither.
+    /// If that is neither; if the file can not be used.
     pub fn from_url(url: &str) -> Result<Options, Error> {
-        Config::from_str(url)
-            .map(Options::new)
-            .map_err(|error| Error::postgres_at(crate::Step::Connecting, error))
+        #[cfg(feature = "tls")]
+        let (url, tls) = words::of_tls(url)?;
+        #[cfg(feature = "tls")]
+        let url = &*url;
+        let config =
+            Config::from_str(url).map_err(|error| Error::postgres_at(crate::Step::Connecting, error))?;
+        let options = Options::new(config);
+        #[cfg(feature = "tls")]
+        let options = Options { tls, ..options };
+        Ok(options)
+    }
+
+    /// How connections are encrypted. The configuration's `sslmode` says when: `disable`, never; `prefer`, unless the server
+    /// says that it does not speak TLS; `require`, always.
+    ///
+    /// If not set: `require` trusts whom the system trusts, and `prefer` does not encrypt. Cancel requests are encrypted as
+    /// the session is that they are about.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: Tls) -> Options {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// With what is only looked for when it is needed.
+    pub(crate) fn ready(self) -> Result<Options, Error> {
+        #[cfg(feature = "tls")]
+        if self.tls.is_none() && self.config.get_ssl_mode() == tokio_postgres::config::SslMode::Require {
+            return Ok(self.tls(Tls::system()?));
+        }
+        Ok(self)
     }
 
     /// How many connections there may be, at least 1. If not set: 10.
@@ -182,5 +219,42 @@ impl fmt::Debug for Options {
             .field("server_limits", &self.server_limits)
             .field("discard_after_cancel", &self.discard_after_cancel)
             .finish()
+    }
+}
+
+/// What a URL says of TLS and the driver does not know.
+#[cfg(feature = "tls")]
+mod words {
+    use std::borrow::Cow;
+    use std::fs;
+
+    use percent_encoding::percent_decode_str;
+
+    use super::Tls;
+    use crate::error::Error;
+
+    /// The URL for the driver, and whom to trust.
+    pub(super) fn of_tls(url: &str) -> Result<(Cow<'_, str>, Option<Tls>), Error> {
+        let is_url = url.starts_with("postgres://") || url.starts_with("postgresql://");
+        let Some((place, words)) = url.split_once('?').filter(|_| is_url) else {
+            return Ok((url.into(), None));
+        };
+        let mut tls = None;
+        let mut kept = Vec::new();
+        for word in words.split('&') {
+            match word.split_once('=') {
+                Some(("sslmode", "verify-ca" | "verify-full")) => kept.push("sslmode=require"),
+                Some(("sslrootcert", path)) => tls = Some(trusting(path)?),
+                _ => kept.push(word),
+            }
+        }
+        let kept = kept.join("&");
+        Ok((format!("{place}?{kept}").into(), tls))
+    }
+
+    fn trusting(path: &str) -> Result<Tls, Error> {
+        let path = percent_decode_str(path).decode_utf8_lossy();
+        let pem = fs::read(&*path).map_err(|error| Error::settings(format!("{path}: {error}")))?;
+        Tls::trusting(&pem)
     }
 }

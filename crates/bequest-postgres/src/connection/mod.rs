@@ -1,9 +1,11 @@
 //! One connection: dialled by us, so that its cancel requests find the same server.
 //!
-//! What lives here: dialling, what a session is told at its beginning, the task that drives the driver, prepared
+//! What lives here: dialling, agreeing on TLS, what a session is told at its beginning, the task that drives the driver, prepared
 //! statements, and what is known of the session. What does not: who uses it, which is the pool's.
 
 mod peer;
+mod secure;
+mod socket;
 mod statements;
 mod status;
 
@@ -14,13 +16,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bequest::Context;
+use tokio::io::AsyncReadExt;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
-use tokio_postgres::{CancelToken, Client, NoTls};
+use tokio_postgres::config::SslMode;
+use tokio_postgres::{CancelToken, Client};
 
-pub(crate) use peer::{Peer, Socket, check};
+use peer::Peer;
+use socket::{Socket, Spoken, Unclosed};
 pub(crate) use statements::Statements;
-pub(crate) use status::{Status, StatusByte, Watched};
+use status::StatusByte;
+pub(crate) use status::{Status, Watched};
 
 use crate::error::{Error, Step};
 use crate::options::Options;
@@ -31,8 +37,7 @@ const CLIENT_CHECK: &str = "SET client_connection_check_interval = '100ms'";
 const CLIENT_CHECK_SINCE: u32 = 14;
 
 /// The driver's half that moves the bytes.
-pub(crate) type Driver =
-    tokio_postgres::Connection<Watched<Box<dyn Socket>>, tokio_postgres::tls::NoTlsStream>;
+pub(crate) type Driver = tokio_postgres::Connection<Watched<Socket>, Watched<Socket>>;
 
 /// An open connection. Dropping it closes its socket at once.
 pub(crate) struct Connection {
@@ -56,8 +61,20 @@ pub(crate) struct Connection {
 /// What a cancel request needs.
 #[derive(Clone)]
 pub(crate) struct Target {
-    pub(crate) peer: Peer,
-    pub(crate) token: CancelToken,
+    peer: Peer,
+    /// What the server's certificate must be for.
+    name: String,
+    /// The session is encrypted, and so is what ends it.
+    is_secure: bool,
+    token: CancelToken,
+}
+
+/// A session that has just begun.
+pub(crate) struct Begun {
+    pub(crate) client: Client,
+    pub(crate) driver: Driver,
+    target: Target,
+    status: Arc<StatusByte>,
 }
 
 /// The server's own limit for a statement.
@@ -80,7 +97,12 @@ impl Connection {
 
     async fn establish(options: &Options) -> Result<Connection, Error> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let (client, driver, peer, status) = connect(options).await?;
+        let Begun {
+            client,
+            driver,
+            target,
+            status,
+        } = connect(options).await?;
         let can_check = version(&driver).is_some_and(|version| version >= CLIENT_CHECK_SINCE);
         let driver = tokio::spawn(async move {
             // Whoever waits for an answer is told of the error; there is nobody else to tell.
@@ -88,10 +110,7 @@ impl Connection {
         });
         let connection = Connection {
             statements: Statements::new(options.statements),
-            target: Target {
-                peer,
-                token: client.cancel_token(),
-            },
+            target,
             client: Arc::new(client),
             last_used: Instant::now(),
             statement_timeout: Some(StatementTimeout::Default),
@@ -169,16 +188,55 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// Dials, and introduces us to the server.
-pub(crate) async fn connect(options: &Options) -> Result<(Client, Driver, Peer, Arc<StatusByte>), Error> {
-    let (peer, socket) = peer::dial(&options.config).await?;
+impl Target {
+    /// Asks the server to cancel what runs, and returns when it has closed the connection: then it has done so.
+    pub(crate) async fn cancel(&self, options: &Options) -> Result<(), Error> {
+        let unreachable = |error| Error::unreachable(self.peer.to_string(), error);
+        let mode = if self.is_secure {
+            SslMode::Require
+        } else {
+            SslMode::Disable
+        };
+        let socket = self.peer.dial(&options.config).await.map_err(unreachable)?;
+        let mut socket = secure::secure(socket, &self.name, mode, options).await?;
+        let sent = self.token.cancel_query_raw(Unclosed(&mut socket), Spoken).await;
+        sent.map_err(|error| Error::postgres_at(Step::Running, error))?;
+        // To the end, and not to a reset: that may come from anybody on the way.
+        let mut rest = [0; 64];
+        while socket.read(&mut rest).await.map_err(unreachable)? > 0 {}
+        Ok(())
+    }
+}
+
+/// Refuses what would silently not be done.
+pub(crate) fn check(options: &Options) -> Result<(), Error> {
+    peer::check(&options.config)?;
+    secure::check(options)
+}
+
+/// Dials, agrees on TLS, and introduces us to the server.
+pub(crate) async fn connect(options: &Options) -> Result<Begun, Error> {
+    let (peer, name, socket) = peer::dial(&options.config).await?;
+    let mode = options.config.get_ssl_mode();
+    let socket = secure::secure(socket, &name, mode, options).await?;
+    let (config, is_secure) = (socket.describe(&options.config), socket.is_secure());
     let (socket, status) = Watched::new(socket);
-    let (client, driver) = options
-        .config
-        .connect_raw(socket, NoTls)
+    let (client, driver) = config
+        .connect_raw(socket, Spoken)
         .await
         .map_err(|error| Error::postgres_at(Step::Connecting, error))?;
-    Ok((client, driver, peer, status))
+    let target = Target {
+        peer,
+        name,
+        is_secure,
+        token: client.cancel_token(),
+    };
+    Ok(Begun {
+        client,
+        driver,
+        target,
+        status,
+    })
 }
 
 /// The server's major version, if it looks like one.

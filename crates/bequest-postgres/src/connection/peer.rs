@@ -7,13 +7,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 use tokio_postgres::Config;
-use tokio_postgres::config::{Host, LoadBalanceHosts, SslMode, TargetSessionAttrs};
+use tokio_postgres::config::{Host, LoadBalanceHosts, TargetSessionAttrs};
 
+use super::socket::Socket;
 use crate::error::Error;
 
 /// The port that is meant when none is said.
@@ -27,14 +27,9 @@ pub(crate) enum Peer {
     Unix(PathBuf),
 }
 
-/// A socket of either kind.
-pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
-
 impl Peer {
     /// Connects to this very server.
-    pub(crate) async fn dial(&self, config: &Config) -> io::Result<Box<dyn Socket>> {
+    pub(crate) async fn dial(&self, config: &Config) -> io::Result<Socket> {
         match self {
             Peer::Tcp(address) => {
                 let socket = TcpStream::connect(address).await?;
@@ -42,16 +37,16 @@ impl Peer {
                 if config.get_keepalives() {
                     SockRef::from(&socket).set_tcp_keepalive(&probes(config))?;
                 }
-                Ok(Box::new(socket))
+                Ok(Socket::Tcp(socket))
             }
             #[cfg(unix)]
-            Peer::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+            Peer::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await?)),
         }
     }
 }
 
-/// Connects to the first of the configured hosts that can be reached.
-pub(crate) async fn dial(config: &Config) -> Result<(Peer, Box<dyn Socket>), Error> {
+/// Connects to the first of the configured hosts that can be reached. With it comes the name by which it was meant.
+pub(crate) async fn dial(config: &Config) -> Result<(Peer, String, Socket), Error> {
     let mut last = Error::settings("the configuration names no host");
     for (index, host) in hosts(config).into_iter().enumerate() {
         let ports = config.get_ports();
@@ -66,7 +61,7 @@ pub(crate) async fn dial(config: &Config) -> Result<(Peer, Box<dyn Socket>), Err
         };
         for peer in peers {
             match peer.dial(config).await {
-                Ok(socket) => return Ok((peer, socket)),
+                Ok(socket) => return Ok((peer, name(config, index, &host), socket)),
                 Err(error) => last = Error::unreachable(peer.to_string(), error),
             }
         }
@@ -76,11 +71,6 @@ pub(crate) async fn dial(config: &Config) -> Result<(Peer, Box<dyn Socket>), Err
 
 /// Refuses what would silently not be done.
 pub(crate) fn check(config: &Config) -> Result<(), Error> {
-    if !matches!(config.get_ssl_mode(), SslMode::Disable | SslMode::Prefer) {
-        return Err(Error::settings(
-            "the configuration requires TLS, which this client has not",
-        ));
-    }
     if config.get_target_session_attrs() != TargetSessionAttrs::Any {
         return Err(Error::settings("`target_session_attrs` is not supported"));
     }
@@ -88,6 +78,14 @@ pub(crate) fn check(config: &Config) -> Result<(), Error> {
         return Err(Error::settings("`load_balance_hosts` is not supported"));
     }
     Ok(())
+}
+
+/// What a certificate of the host must be for: the name that stands beside an address, if there is one.
+fn name(config: &Config, index: usize, host: &Place<'_>) -> String {
+    match config.get_hosts().get(index) {
+        Some(Host::Tcp(name)) => name.clone(),
+        _ => host.to_string(),
+    }
 }
 
 enum Place<'a> {

@@ -68,6 +68,10 @@ impl<S> Watched<S> {
         };
         (watched, status)
     }
+
+    pub(super) fn socket(&self) -> &S {
+        &self.socket
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {

@@ -208,8 +208,7 @@ impl Pool {
     /// Cancels what runs on `target`, in the background.
     fn request_cancel(&self, target: Target) -> JoinHandle<Result<(), NotCanceled>> {
         let cancels = Arc::clone(&self.cancels);
-        self.runtime
-            .spawn(cancels.request(self.options.config.clone(), target))
+        self.runtime.spawn(cancels.request(self.options.clone(), target))
     }
 
     fn is_useful(&self, connection: &Connection, now: Instant) -> bool {

@@ -178,10 +178,14 @@ async fn an_answer_that_does_not_come_leaves_a_doubt() {
     within(db.prepare(&ROOT, insert)).await.unwrap();
 
     server.freeze();
-    let request = ROOT.with_timeout(Duration::from_millis(20));
-    let alone = within(db.execute(&request, insert, &[])).await.unwrap_err();
+    let request = ROOT.with_cancel();
+    let mut running = Box::pin(db.execute(&request, insert, &[]));
+    assert!(polled(&mut running, 1).await.is_none(), "it was sent");
+    request.cancel();
+    let alone = within(running).await.unwrap_err();
     assert!(alone.is_canceled() && alone.is_in_doubt(), "{alone}");
     assert!(alone.to_string().contains("it may have been done"), "{alone}");
+    let request = ROOT.with_timeout(Duration::from_millis(20));
     let within_tx = within(tx.execute(&request, insert, &[])).await.unwrap_err();
     assert!(within_tx.is_canceled() && !within_tx.is_in_doubt(), "{within_tx}");
     server.thaw();
@@ -189,9 +193,10 @@ async fn an_answer_that_does_not_come_leaves_a_doubt() {
     let count = "SELECT count(*) FROM doubt";
     within(async { while watcher.query_one(count, &[]).await.unwrap().get::<_, i64>(0) != 2 {} }).await;
 
-    let mut running = Box::pin(db.execute(&ROOT, LONG, &[]));
-    assert!(polled(&mut running, 2).await.is_none());
+    let running = tokio::spawn(async move { db.execute(&ROOT, LONG, &[]).await });
+    let active = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%sleep(600)'";
+    within(async { while watcher.query_one(active, &[]).await.unwrap().get::<_, i64>(0) != 1 {} }).await;
     server.kill();
-    let lost = within(running).await.unwrap_err();
+    let lost = within(running).await.unwrap().unwrap_err();
     assert!(lost.is_unreachable() && lost.is_in_doubt(), "{lost}");
 }

@@ -8,4 +8,6 @@ mod faults;
 mod queue;
 mod races;
 mod streams;
+#[cfg(feature = "tls")]
+mod tls;
 mod transactions;

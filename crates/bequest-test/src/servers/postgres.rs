@@ -36,8 +36,14 @@ const PORTS: usize = 5;
 pub struct Postgres {
     program: PathBuf,
     port: u16,
+    /// It has a certificate.
+    speaks_tls: bool,
     process: Mutex<Process>,
 }
+
+/// The files of a server that speaks TLS, in its data folder.
+const CERTIFICATE: &str = "server.crt";
+const KEY: &str = "server.key";
 
 impl Postgres {
     /// Starts a server of the newest version found in `PATH` or among Debian's folders, and waits until it accepts
@@ -47,6 +53,20 @@ impl Postgres {
     ///
     /// [`StartError::is_not_installed`], or whatever kept it from starting, with what it said.
     pub fn start() -> Result<Postgres, StartError> {
+        Postgres::begin(None)
+    }
+
+    /// As [`start`](Postgres::start), one that speaks TLS, with this certificate and its key (both as PEM). It does not
+    /// insist: clients may come without.
+    ///
+    /// # Errors
+    ///
+    /// As there; if the files can not be written.
+    pub fn start_with_tls(certificate: &str, key: &str) -> Result<Postgres, StartError> {
+        Postgres::begin(Some((certificate, key)))
+    }
+
+    fn begin(tls: Option<(&str, &str)>) -> Result<Postgres, StartError> {
         let folders = program::versions(Path::new("/usr/lib/postgresql"), "bin");
         let initialize = program::find("initdb", &folders)?;
         let program = program::find("postgres", &folders)?;
@@ -64,11 +84,15 @@ impl Postgres {
             "--no-instructions".as_ref(),
         ];
         process.run(&initialize, &arguments)?;
+        if let Some((certificate, key)) = tls {
+            process.write(&data.join(CERTIFICATE), certificate)?;
+            process.write(&data.join(KEY), key)?;
+        }
 
         let mut tries = 1;
         let port = loop {
             let port = program::free_port()?;
-            match run(&program, port, &mut process) {
+            match run(&program, port, tls.is_some(), &mut process) {
                 Ok(()) => break port,
                 Err(_) if tries < PORTS && process.said().contains("could not bind") => tries += 1,
                 Err(error) => return Err(error),
@@ -77,6 +101,7 @@ impl Postgres {
         Ok(Postgres {
             program,
             port,
+            speaks_tls: tls.is_some(),
             process: Mutex::new(process),
         })
     }
@@ -129,7 +154,7 @@ impl Postgres {
     pub fn restart(&self) {
         let mut process = self.process();
         process.stop("INT");
-        if let Err(error) = run(&self.program, self.port, &mut process) {
+        if let Err(error) = run(&self.program, self.port, self.speaks_tls, &mut process) {
             panic!("restarting the PostgreSQL server: {error}");
         }
     }
@@ -139,10 +164,10 @@ impl Postgres {
     }
 }
 
-fn run(program: &Path, port: u16, process: &mut Process) -> Result<(), StartError> {
+fn run(program: &Path, port: u16, speaks_tls: bool, process: &mut Process) -> Result<(), StartError> {
     let data = process.folder().join("data");
     let port = format!("port={port}");
-    let settings = [
+    let mut settings = vec![
         port.as_str(),
         "listen_addresses=127.0.0.1",
         "unix_socket_directories=",
@@ -153,6 +178,9 @@ fn run(program: &Path, port: u16, process: &mut Process) -> Result<(), StartErro
         "shared_buffers=16MB",
         "autovacuum=off",
     ];
+    if speaks_tls {
+        settings.push("ssl=on"); // with files of the names above, which are the server's own choice
+    }
     let mut arguments = vec![OsStr::new("-D"), data.as_os_str()];
     for setting in &settings {
         arguments.extend([OsStr::new("-c"), OsStr::new(*setting)]);

@@ -9,9 +9,9 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -92,6 +92,20 @@ impl Process {
             program.display(),
             output.status
         )))
+    }
+
+    /// Writes a file that only the account can read.
+    pub(super) fn write(&self, path: &Path, text: &str) -> Result<(), StartError> {
+        let write = || {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path)?;
+            file.write_all(text.as_bytes())
+        };
+        write().map_err(|error| StartError::system("writing a file", error))?;
+        self.account.own(path)
     }
 
     /// Starts the server, and waits until `ready` says so of its process id.
