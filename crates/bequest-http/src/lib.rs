@@ -55,6 +55,8 @@
 //! - `client::Client` (feature `client`): requests that end with their context, and take the remaining time along;
 //!   `client::ContextLayer` does the same around any tower client.
 //! - `server::Tls` (feature `tls`): HTTPS, by [rustls](https://docs.rs/rustls) and ring, which this crate exports as `rustls`.
+//! - `grpc::ServerLayer` and `grpc::ClientLayer` (feature `grpc`): the same for gRPC, around tonic's services and channels;
+//!   `grpc::Ended` tells a peer's end from our own.
 //! - `axum::Ctx` (feature `axum`): the context as an extractor. Without it: `request.extensions().get::<Context>()`,
 //!   and [`ConnInfo`](server::ConnInfo) and [`Peer`](server::Peer) beside it.
 //!
@@ -103,6 +105,8 @@
 pub mod axum;
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 pub mod server;
 pub mod wire;
 

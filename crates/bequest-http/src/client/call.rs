@@ -15,14 +15,14 @@ use super::error::{Error, Step, Why};
 use crate::wire::Outbound;
 
 /// An exchange that has begun. Its drop ends its context.
-pub(super) struct Call {
+pub(crate) struct Call {
     scope: CancelScope,
     margin: Duration,
 }
 
 impl Call {
     /// Begins an exchange for `ctx`, of at most `limit`, and writes into the head what goes along.
-    pub(super) fn begin(
+    pub(crate) fn begin(
         ctx: &Context,
         limit: Duration,
         outbound: &Outbound,
@@ -46,7 +46,7 @@ impl Call {
     }
 
     /// Does a part of the exchange, unless the context ends first; work that has finished wins a tie.
-    pub(super) async fn run<T, E: Into<BoxError>>(
+    pub(crate) async fn run<T, E: Into<BoxError>>(
         &self,
         step: impl Fn() -> Step,
         work: impl Future<Output = Result<T, E>>,
@@ -62,13 +62,19 @@ impl Call {
     }
 
     /// The answer, whose body ends with the context. `place` is given back when the body is at its end or dropped.
-    pub(super) fn answer<R, P>(self, response: Response<R>, place: P) -> Response<ResponseBody<R>>
+    pub(crate) fn answer<R, P>(self, response: Response<R>, place: P) -> Response<ResponseBody<R>>
     where
         R: Body + Send + 'static,
         P: Send + Sync + 'static,
     {
         let margin = self.margin;
         response.map(|body| ResponseBody::new(body, self.scope, margin, Box::new(place)))
+    }
+
+    /// The context of the exchange.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn context(&self) -> Context {
+        self.scope.context()
     }
 
     fn error(&self, step: Step, why: Why) -> Error {

@@ -30,6 +30,9 @@ mod layer;
 mod ready;
 mod sending;
 
+#[cfg(feature = "grpc")]
+pub(crate) use call::Call;
+
 pub use body::ResponseBody;
 pub use builder::{Builder, Limits};
 pub use dial::Connector;

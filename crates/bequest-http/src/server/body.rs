@@ -20,9 +20,11 @@ use pin_project_lite::pin_project;
 
 use super::BoxError;
 use super::exchange::Exchange;
+use super::observe::is_departure;
 use super::pace::Pace;
 use super::panic;
 use super::service::{Verdict, oversee};
+use crate::wire::grpc::GrpcStatus;
 
 /// The body of a request, as handlers get it.
 ///
@@ -181,13 +183,17 @@ impl<B: Body> ResponseBody<B> {
         }
     }
 
-    /// A line of text that the server answers with.
-    pub(super) fn of_server(text: Bytes, exchange: Arc<Exchange>, status: StatusCode) -> ResponseBody<B> {
-        let complete = exchange.method() == Method::HEAD;
-        let announced = Some(text.len() as u64);
+    /// A line of text that the server answers with, or nothing but a head.
+    pub(super) fn of_server(
+        text: Option<Bytes>,
+        exchange: Arc<Exchange>,
+        status: StatusCode,
+    ) -> ResponseBody<B> {
+        let complete = exchange.method() == Method::HEAD || text.is_none();
+        let announced = text.as_ref().map(|text| text.len() as u64);
         let watch = Watch::new(exchange, status, complete, announced);
         ResponseBody {
-            inner: Inner::Server { text: Some(text) },
+            inner: Inner::Server { text },
             watch,
         }
     }
@@ -220,7 +226,16 @@ where
             return Poll::Ready(None);
         }
         match panic::catch(|| body.as_mut().poll_frame(cx)) {
-            Ok(Poll::Pending) => this.watch.poll_end(cx).map(|end| Some(Err(end.into()))),
+            Ok(Poll::Pending) => {
+                let end = ready!(this.watch.poll_end(cx));
+                if !this.watch.exchange.is_grpc() || is_departure(end.reason()) {
+                    return Poll::Ready(Some(Err(end.into())));
+                }
+                // A call of gRPC ends in good order whatever it says.
+                let trailers = Frame::trailers(GrpcStatus::of(&end).trailers());
+                this.watch.saw(Some(&trailers), true);
+                Poll::Ready(Some(Ok(trailers)))
+            }
             Ok(Poll::Ready(None)) => {
                 this.watch.complete = true;
                 Poll::Ready(None)

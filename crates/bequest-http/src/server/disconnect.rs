@@ -81,10 +81,10 @@ pub struct DisconnectService<S> {
 
 /// Sits in a request's extensions, so that a layer can reach the exchange. Weak: a request kept for ever keeps nothing.
 #[derive(Clone)]
-pub(super) struct ExchangeHandle(pub(super) Weak<Exchange>);
+pub(crate) struct ExchangeHandle(pub(super) Weak<Exchange>);
 
 /// A handler on its way, boxed so that it can move from its connection to a task.
-pub(super) type Handler<R> = Pin<Box<dyn Future<Output = R> + Send>>;
+pub(crate) type Handler<R> = Pin<Box<dyn Future<Output = R> + Send>>;
 
 impl DisconnectLayer {
     /// A layer that sets this mode.
@@ -125,6 +125,17 @@ where
             }
         }
         self.inner.call(request)
+    }
+}
+
+#[cfg(feature = "grpc")]
+impl ExchangeHandle {
+    /// Takes over a handler that was answered for before its grace.
+    pub(crate) fn linger<R: Send + 'static>(&self, handler: Handler<R>) {
+        if let Some(exchange) = self.0.upgrade() {
+            exchange.let_linger();
+            linger(handler, exchange, Duration::ZERO);
+        }
     }
 }
 

@@ -25,6 +25,7 @@ use super::panic::{self, Panic};
 use super::peer::PeerState;
 use super::shared::Shared;
 use super::statistics::Raised;
+use crate::wire::grpc;
 
 /// One request and its answer.
 pub(super) struct Exchange {
@@ -40,6 +41,8 @@ pub(super) struct Exchange {
     method: Method,
     uri: Uri,
     version: Version,
+    /// Whether it is a call of gRPC, so that what is said in the handler's place is said in its terms.
+    is_grpc: bool,
     /// When it began, on the server's stopwatch.
     began: Duration,
     /// The status handed to the connection; 0: none. Written once, by whoever answers.
@@ -100,6 +103,7 @@ impl Exchange {
             method: head.method.clone(),
             uri: head.uri.clone(),
             version: head.version,
+            is_grpc: grpc::is_grpc(&head.headers),
             began,
             status: AtomicU16::new(0),
             late: AtomicBool::new(false),
@@ -126,6 +130,10 @@ impl Exchange {
 
     pub(super) fn refusal(&self) -> Option<Refusal> {
         self.refusal
+    }
+
+    pub(super) fn is_grpc(&self) -> bool {
+        self.is_grpc
     }
 
     pub(super) fn method(&self) -> &Method {

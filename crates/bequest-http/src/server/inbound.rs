@@ -205,6 +205,11 @@ impl Refusal {
 }
 
 impl CallerDeadline {
+    #[cfg(feature = "grpc")]
+    pub(crate) fn of(header: HeaderName) -> CallerDeadline {
+        CallerDeadline(header)
+    }
+
     /// The header that said it.
     pub fn header(&self) -> &HeaderName {
         &self.0

@@ -246,7 +246,7 @@ impl Finished<'_> {
 }
 
 /// Whether this is the end of a context whose client left.
-pub(super) fn is_departure(reason: Reason) -> bool {
+pub(crate) fn is_departure(reason: Reason) -> bool {
     matches!(
         reason,
         Reason::ClientGone | Reason::StreamReset | Reason::Unreachable

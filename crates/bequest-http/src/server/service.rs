@@ -27,9 +27,11 @@ use super::body::{RequestBody, ResponseBody};
 use super::connection::Connection;
 use super::disconnect::{Disconnect, ExchangeHandle, Handler, discard, forget, linger};
 use super::exchange::Exchange;
+use super::inbound::Refusal;
 use super::observe::{WhyDropped, WhyStandIn, is_departure};
 use super::panic;
 use super::peer::Peer;
+use crate::wire::grpc::{self, GrpcStatus};
 
 /// A service as this crate calls it: once for each request, owned, its answer boxed. Every fitting tower service is one.
 pub(super) trait App: Clone + Send + 'static {
@@ -231,13 +233,19 @@ where
     }
 
     fn answer_with(&self, status: StatusCode, why: WhyStandIn<'_>) -> Response<ResponseBody<B>> {
+        if self.exchange.is_grpc() {
+            let exchange = self.exchange.clone();
+            let mut answer = Response::new(ResponseBody::of_server(None, exchange, StatusCode::OK));
+            *answer.headers_mut() = grpc_status(&why).head();
+            return answer;
+        }
         if let Some(answer) = self.exchange.stand_in(status, why) {
             let (parts, text) = answer.into_parts();
-            let body = ResponseBody::of_server(text, self.exchange.clone(), parts.status);
+            let body = ResponseBody::of_server(Some(text), self.exchange.clone(), parts.status);
             return Response::from_parts(parts, body);
         }
         let text = Bytes::from(why.to_string());
-        let mut response = Response::new(ResponseBody::of_server(text, self.exchange.clone(), status));
+        let mut response = Response::new(ResponseBody::of_server(Some(text), self.exchange.clone(), status));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(
@@ -273,6 +281,18 @@ impl<B: Send + 'static> Drop for Exchanging<B> {
             forget(handler, &self.exchange);
         }
     }
+}
+
+/// What a caller of gRPC is told in the handler's place.
+fn grpc_status(why: &WhyStandIn<'_>) -> GrpcStatus {
+    let code = match why {
+        WhyStandIn::Ended(end) => return GrpcStatus::of(end),
+        WhyStandIn::Refused(Refusal::Unreadable) | WhyStandIn::Panicked(_) => grpc::INTERNAL,
+        WhyStandIn::Refused(_) => grpc::DEADLINE_EXCEEDED,
+        WhyStandIn::Failed(_) => grpc::UNKNOWN,
+    };
+    let message = why.to_string();
+    GrpcStatus { code, message }
 }
 
 /// Waits until the context of an exchange has ended and the time to react to that is over.

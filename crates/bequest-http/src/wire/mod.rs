@@ -20,6 +20,7 @@
 
 mod allow;
 mod baggage;
+pub(crate) mod grpc;
 mod outbound;
 mod timeout;
 mod trace;

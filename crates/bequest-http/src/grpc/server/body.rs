@@ -1,0 +1,193 @@
+//! The two bodies of a call that is being answered: both end with its context.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll, ready};
+
+use bequest::{Canceled, Context, DoneOwned, Reason};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use super::call::Call;
+use super::{BodyEnded, BoxError};
+use crate::wire::grpc::{GrpcStatus, read_code};
+
+pin_project! {
+    /// The body of a request, as the handlers inside a [`ServerLayer`](super::ServerLayer) get it: it fails when their
+    /// context ends.
+    ///
+    /// # Cancel safety
+    ///
+    /// Polling loses nothing: a frame is either handed out or still to come.
+    pub struct RequestBody<B> {
+        #[pin]
+        inner: B,
+        // `None`: not a call, and passed on as it is.
+        ctx: Option<Context>,
+        // Made when the body first has to wait.
+        end: Option<DoneOwned>,
+    }
+}
+
+pin_project! {
+    /// The body of an answer on its way out of a [`ServerLayer`](super::ServerLayer): when its context ends, the stream is
+    /// dropped, and trailers say why.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it ends the context of the call.
+    pub struct ResponseBody<B> {
+        // `None` once all is said.
+        #[pin]
+        inner: Option<B>,
+        // `None`: not a call, and passed on as it is.
+        call: Option<Call>,
+    }
+}
+
+impl<B> RequestBody<B> {
+    /// The body of a request under this context; without one it is passed on as it is.
+    pub(super) fn new(inner: B, ctx: Option<Context>) -> RequestBody<B> {
+        RequestBody {
+            inner,
+            ctx,
+            end: None,
+        }
+    }
+}
+
+impl<B> Body for RequestBody<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Data = B::Data;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        let this = self.project();
+        // Asked first, so that a stream that always has a message ends too.
+        if let Some(end) = this.ctx.as_ref().and_then(Context::err) {
+            return Poll::Ready(Some(Err(BodyEnded::boxed(end))));
+        }
+        if let Poll::Ready(frame) = this.inner.poll_frame(cx) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let Some(ctx) = this.ctx else {
+            return Poll::Pending;
+        };
+        let end = this.end.get_or_insert_with(|| ctx.clone().done_owned());
+        let end = ready!(Pin::new(end).poll(cx));
+        Poll::Ready(Some(Err(BodyEnded::boxed(end))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl<B> ResponseBody<B> {
+    /// The body of an answer; without a call it is passed on as it is.
+    pub(super) fn new(inner: B, call: Option<Call>) -> ResponseBody<B> {
+        ResponseBody {
+            inner: Some(inner),
+            call,
+        }
+    }
+
+    /// None: all is said in the head.
+    pub(super) fn none() -> ResponseBody<B> {
+        ResponseBody {
+            inner: None,
+            call: None,
+        }
+    }
+}
+
+impl<B> Body for ResponseBody<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Data = B::Data;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        let mut this = self.project();
+        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
+            return Poll::Ready(None);
+        };
+        let polled = inner.poll_frame(cx);
+        let Some(call) = this.call.as_mut() else {
+            return polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)));
+        };
+        let is_message = matches!(&polled, Poll::Ready(Some(Ok(frame))) if !frame.is_trailers());
+        let frame = match (polled, call.poll_end(cx)) {
+            (Poll::Pending, Poll::Pending) => return Poll::Pending,
+            (Poll::Ready(frame), Poll::Pending) if is_message => {
+                return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+            }
+            (Poll::Ready(frame), Poll::Pending) => frame,
+            (Poll::Ready(Some(Ok(frame))), Poll::Ready(end)) if frame.is_trailers() => {
+                Some(Ok(blamed(frame, &end)))
+            }
+            // A stream that always has a message ends too.
+            (_, Poll::Ready(end)) => Some(Ok(Frame::trailers(GrpcStatus::of(&end).trailers()))),
+        };
+        // Trailers, the end or a failure: nothing comes after them.
+        this.inner.set(None);
+        call.finish(Reason::ResponseEnded);
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.inner {
+            None => SizeHint::with_exact(0),
+            // It may end before its end.
+            Some(_) if self.call.is_some() => SizeHint::default(),
+            Some(inner) => inner.size_hint(),
+        }
+    }
+}
+
+/// Trailers of a call whose context has ended: a failure is the context's failure.
+fn blamed<D>(frame: Frame<D>, end: &Canceled) -> Frame<D> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            if read_code(&trailers) != Some(0) {
+                GrpcStatus::of(end).write(&mut trailers);
+            }
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
+    }
+}
+
+impl<B> fmt::Debug for RequestBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestBody").finish_non_exhaustive()
+    }
+}
+
+impl<B> fmt::Debug for ResponseBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody")
+            .field("is_open", &self.inner.is_some())
+            .finish_non_exhaustive()
+    }
+}

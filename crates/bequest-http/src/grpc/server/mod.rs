@@ -1,0 +1,12 @@
+//! The side that answers.
+
+mod answering;
+mod body;
+mod call;
+mod layer;
+
+pub use answering::Answering;
+pub use body::{RequestBody, ResponseBody};
+pub use layer::{ServerLayer, ServerService};
+
+use super::{BodyEnded, BoxError};
