@@ -44,6 +44,8 @@
 //! # The map
 //!
 //! - [`Server::builder`](server::Server::builder): contexts, limits, observer, then [`serve`](server::Builder::serve).
+//! - [`Layers`](server::Layers): the same contexts as tower layers, for an accept loop of your own or for `axum::serve` (feature
+//!   `axum-serve` to have it introduce its connections); the page has a table of which abilities remain.
 //! - [`Limits`](server::Limits): how long each stage may take, and how many of each there may be.
 //! - [`Disconnect`](server::Disconnect) and [`DisconnectLayer`](server::DisconnectLayer): what becomes of a handler whose
 //!   client leaves, for the server or for a route.
@@ -85,7 +87,7 @@
 //!
 //! # Differences
 //!
-//! *From `axum::serve`*: handlers are told and not merely dropped; there are limits on the first byte, the header, idle
+//! *From `axum::serve`* (which can have the contexts all the same, as [`Layers`](server::Layers)): handlers are told and not merely dropped; there are limits on the first byte, the header, idle
 //! connections and requests; the drain is bounded; a panic is a 500 with its place in the log.
 //!
 //! *From Go's `net/http`*: the context ends when the response body has been sent to its end, not when the handler

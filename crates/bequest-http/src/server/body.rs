@@ -31,12 +31,14 @@ use crate::wire::grpc::GrpcStatus;
 /// When reading it shows that the client has left, the request's context ends with the reason before the error is
 /// handed out.
 ///
+/// `R` is the body that the request came with: hyper's, unless an accept loop of another makes another of it.
+///
 /// # Cancel safety
 ///
 /// Polling loses nothing: a frame is either handed out or still to come.
 #[derive(Debug)]
-pub struct RequestBody {
-    incoming: Incoming,
+pub struct RequestBody<R = Incoming> {
+    incoming: R,
     exchange: Held,
     pace: Pace,
 }
@@ -62,8 +64,9 @@ pub struct RequestBody {
 pub struct UntilShutdown;
 
 pin_project! {
-    /// The body of a response on its way to the connection.
-    pub(super) struct ResponseBody<B> {
+    /// The body of a response on its way to the connection. Its end is the end of the request's context, and so is its drop.
+    #[derive(Debug)]
+    pub struct ResponseBody<B> {
         #[pin]
         inner: Inner<B>,
         watch: Watch,
@@ -72,6 +75,7 @@ pin_project! {
 
 pin_project! {
     #[project = InnerProj]
+    #[derive(Debug)]
     enum Inner<B> {
         /// What the service answered.
         Service { #[pin] body: B },
@@ -98,8 +102,8 @@ struct Watch {
 /// Hides the exchange from the `Debug` of a request.
 struct Held(Arc<Exchange>);
 
-impl RequestBody {
-    pub(super) fn new(incoming: Incoming, exchange: Arc<Exchange>) -> RequestBody {
+impl<R> RequestBody<R> {
+    pub(super) fn new(incoming: R, exchange: Arc<Exchange>) -> RequestBody<R> {
         RequestBody {
             incoming,
             exchange: Held(exchange),
@@ -108,7 +112,7 @@ impl RequestBody {
     }
 }
 
-impl RequestBody {
+impl<R> RequestBody<R> {
     /// Ends the context with this limit, and makes an error of that.
     fn too_slow(&self, limit: &'static str) -> BoxError {
         let exchange = &self.exchange.0;
@@ -117,7 +121,10 @@ impl RequestBody {
     }
 }
 
-impl Body for RequestBody {
+impl<R> Body for RequestBody<R>
+where
+    R: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
     type Data = Bytes;
     type Error = BoxError;
 
@@ -142,10 +149,11 @@ impl Body for RequestBody {
         }
         Poll::Ready(frame.map(|frame| {
             frame.map_err(|error| {
-                if let Some(reason) = departure(&error, &self.exchange.0) {
+                let error = error.into();
+                if let Some(reason) = departure(&*error, &self.exchange.0) {
                     self.exchange.0.tell(reason);
                 }
-                error.into()
+                error
             })
         }))
     }
@@ -180,6 +188,21 @@ impl<B: Body> ResponseBody<B> {
         ResponseBody {
             inner: Inner::Service { body },
             watch,
+        }
+    }
+
+    /// No body, in an exchange that is over.
+    pub(super) fn nothing(exchange: &Arc<Exchange>) -> ResponseBody<B> {
+        ResponseBody {
+            inner: Inner::Server { text: None },
+            watch: Watch {
+                exchange: exchange.clone(),
+                complete: true,
+                announced: None,
+                sent: 0,
+                shutdown: None,
+                overseer: None,
+            },
         }
     }
 
@@ -327,9 +350,18 @@ impl Drop for Watch {
     fn drop(&mut self) {
         let reason = match self.complete {
             true => Reason::ResponseEnded,
-            false => self.exchange.conn().departure(),
+            false => self.exchange.departure(),
         };
         self.exchange.finish(reason);
+    }
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch")
+            .field("complete", &self.complete)
+            .field("sent", &self.sent)
+            .finish_non_exhaustive()
     }
 }
 
@@ -340,10 +372,18 @@ impl std::fmt::Debug for Held {
 }
 
 /// What an error of a request's body says about the client, if it says that it left.
-fn departure(error: &hyper::Error, exchange: &Exchange) -> Option<Reason> {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    if source.is_some_and(|error| error.is_reset() && error.is_remote()) {
+fn departure(error: &(dyn std::error::Error + 'static), exchange: &Exchange) -> Option<Reason> {
+    let chain = || std::iter::successors(Some(error), |error| error.source());
+    let mut of_stream = chain().filter_map(|error| error.downcast_ref::<h2::Error>());
+    if of_stream.any(|error| error.is_reset() && error.is_remote()) {
         return Some(Reason::StreamReset);
+    }
+    if exchange.conn().is_elsewhere() {
+        // Nobody here has seen the socket, and the engine says as much as it knows.
+        let mut of_engine = chain().filter_map(|error| error.downcast_ref::<hyper::Error>());
+        return of_engine
+            .any(hyper::Error::is_incomplete_message)
+            .then_some(Reason::ClientGone);
     }
     // A malformed body is an answer for the handler to give; a body cut short is a client that left.
     exchange.conn().peer().state().reason()

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bequest::{Canceled, Context};
@@ -17,9 +17,10 @@ use tower_service::Service;
 
 use super::accept::Accept;
 use super::body::RequestBody;
-use super::connection::Connection;
+use super::connection::{Connection, Driven};
 use super::disconnect::Disconnect;
 use super::inbound::Inbound;
+use super::layer::Layers;
 use super::limits::Limits;
 use super::observe::{ConnInfo, ListenerInfo, Observer, StandIn};
 use super::peer::HalfClose;
@@ -294,6 +295,21 @@ impl Builder {
         self.serve_on(listener, local_addr, service, ctx).await
     }
 
+    /// The same contexts for an accept loop of somebody else's; [`Layers`] says which abilities remain. Limits of
+    /// connections and settings for TLS are then for that loop to have.
+    ///
+    /// The contexts take the values and the clock of `ctx`, not its end: [`Layers::run`] sees to that.
+    ///
+    /// # Panics
+    ///
+    /// If called outside a tokio runtime.
+    pub fn layers(self, ctx: &Context) -> Layers {
+        panic::install_hook();
+        let local_addr = (Ipv4Addr::UNSPECIFIED, 0).into();
+        let (server, stages) = self.start(&ListenerInfo { local_addr }, ctx);
+        Layers::new(ctx, server, stages)
+    }
+
     async fn serve_on<A, S>(
         self,
         mut listener: A,
@@ -418,17 +434,11 @@ fn start_connection<S: App>(
     }
     let (task, live) = (server.tally.task(), server.tally.connections.raise());
     let server = server.clone();
-    let info = ConnInfo {
-        id,
-        peer_addr,
-        local_addr,
-        #[cfg(feature = "tls")]
-        tls: None,
-    };
+    let info = ConnInfo::new(id, peer_addr, local_addr);
     // Not joined: the task guard is what shutdown waits for.
     drop(server.runtime.clone().spawn(async move {
         if let Some((transport, info)) = secure(&server, Socket::new(stream), info).await {
-            Arc::new(Connection::open(server, info))
+            Arc::new(Connection::open(server, info, Driven::Here))
                 .run(transport, service)
                 .await;
         }

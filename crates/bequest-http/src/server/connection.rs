@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bequest::{CancelScope, Context, Reason};
 use bytes::BytesMut;
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Version};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::sync::Notify;
@@ -25,6 +25,7 @@ use super::disconnect::Disconnect;
 use super::drive::{Over, drive};
 use super::exchange::Exchange;
 use super::observe::ConnInfo;
+use super::outpost::Outpost;
 use super::peer::{HalfClose, PeerState, Presence};
 use super::service::{App, ConnectionService};
 use super::shared::Shared;
@@ -68,6 +69,21 @@ pub(super) struct Connection {
     departed: Notify,
     /// Handlers of this connection that run on without it, or in it in their grace.
     lingering: Gauge,
+    /// Who reads and writes it.
+    driven: Driven,
+    /// The socket of a connection that is driven elsewhere, to be watched.
+    outpost: Outpost,
+}
+
+/// Who reads and writes a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Driven {
+    /// This server's loop.
+    Here,
+    /// Somebody else's loop, which has introduced it.
+    Elsewhere,
+    /// Nothing is known of it: it stands for all the connections that nobody has introduced.
+    Unknown,
 }
 
 /// What the client is doing, in times of the server's stopwatch.
@@ -97,7 +113,7 @@ struct Closing(Arc<Connection>);
 
 impl Connection {
     /// Makes the connection's context, below the server's.
-    pub(super) fn open(server: Arc<Shared>, info: ConnInfo) -> Connection {
+    pub(super) fn open(server: Arc<Shared>, info: ConnInfo, driven: Driven) -> Connection {
         let scope = server.context.with_cancel().named("connection");
         let context = match &server.conn_context {
             Some(make) => make(scope.context(), &info),
@@ -125,6 +141,8 @@ impl Connection {
             let_go: Notify::new(),
             departed: Notify::new(),
             lingering: Gauge::default(),
+            driven,
+            outpost: Outpost::default(),
             server,
         }
     }
@@ -292,14 +310,44 @@ impl Connection {
         Some(self.server.stopwatch.now().saturating_sub(departed))
     }
 
-    /// Why hyper has dropped an exchange of this connection, when it has.
-    pub(super) fn departure(&self) -> Reason {
+    /// Why hyper has dropped an exchange of this connection, when it has; `of_stream` if that was a stream among others.
+    pub(super) fn departure(&self, of_stream: bool) -> Reason {
         match self.peer.state().reason() {
             Some(reason) => reason,
             None if self.server.dropping.is_done() => Reason::Shutdown,
-            None if self.is_http2.load(Relaxed) => Reason::StreamReset,
+            None if of_stream => Reason::StreamReset,
             None => Reason::ClientGone,
         }
+    }
+
+    /// Whether somebody else's loop reads and writes it.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.driven != Driven::Here
+    }
+
+    /// Whether it stands for connections of which nothing is known.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.driven == Driven::Unknown
+    }
+
+    pub(super) fn scope(&self) -> &CancelScope {
+        &self.scope
+    }
+
+    /// Has the socket of a connection that is driven elsewhere watched, once a request of it waits.
+    pub(super) fn arm(self: &Arc<Connection>) {
+        if self.driven == Driven::Elsewhere {
+            self.outpost.arm(self);
+        }
+    }
+
+    pub(super) fn outpost(&self) -> &Outpost {
+        &self.outpost
+    }
+
+    /// Takes note of what is spoken on a connection that is driven elsewhere.
+    pub(super) fn speaks(&self, version: Version) {
+        self.is_http2.store(version == Version::HTTP_2, Relaxed);
     }
 
     /// A place for a handler that is to run on without its client, if there is one left.
@@ -310,7 +358,10 @@ impl Connection {
             Disconnect::Drop | Disconnect::Grace(_) => &tally.in_grace,
         };
         Some(Place {
-            _of_connection: self.lingering.raise_below(limits.lingering_per_connection)?,
+            _of_connection: self.lingering.raise_below(match self.driven {
+                Driven::Unknown => limits.lingering,
+                Driven::Here | Driven::Elsewhere => limits.lingering_per_connection,
+            })?,
             _of_server: tally.lingering.raise_below(limits.lingering)?,
             _of_kind: kind.raise(),
         })
@@ -399,8 +450,8 @@ impl Connection {
     /// Ends the context with the reason that fits.
     fn end(&self, over: Over) {
         match over {
-            _ if self.peer.state() > PeerState::Open => self.scope.cancel_for(self.departure()),
-            Over::Departed => self.scope.cancel_for(self.departure()),
+            _ if self.peer.state() > PeerState::Open => self.scope.cancel_for(self.departure(false)),
+            Over::Departed => self.scope.cancel_for(self.departure(false)),
             Over::Finished(_) | Over::Limit("idle") if self.server.draining.is_done() => {
                 self.scope.cancel_for(Reason::Shutdown)
             }
@@ -470,7 +521,7 @@ impl Drop for Closing {
     fn drop(&mut self) {
         let conn = &self.0;
         // Only if nobody said why before: the task itself panicked or was given up.
-        conn.scope.cancel_for(conn.departure());
+        conn.scope.cancel_for(conn.departure(false));
         if let Some(end) = conn.scope.err() {
             conn.server
                 .observe(|observer| observer.connection_closed(&conn.info, &end));

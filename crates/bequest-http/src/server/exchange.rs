@@ -24,7 +24,7 @@ use super::observe::{Dropped, Finished, PanicReport, StandIn, WhyDropped, WhySta
 use super::panic::{self, Panic};
 use super::peer::PeerState;
 use super::shared::Shared;
-use super::statistics::Raised;
+use super::statistics::{Raised, TaskGuard};
 use crate::wire::grpc;
 
 /// One request and its answer.
@@ -59,7 +59,14 @@ pub(super) struct Exchange {
     /// Whether the handler goes on after the exchange is over; its detached context then does too.
     lingers: AtomicBool,
     /// Taken by `finish`, once (invariant 1), and not dropped with the last handle: a lingering handler is no live request.
-    live: Mutex<Option<Raised>>,
+    live: Mutex<Option<Live>>,
+}
+
+/// What an exchange that is not over counts as.
+struct Live {
+    _request: Raised,
+    /// Where no connection's task stands for it: what a shutdown waits for.
+    _task: Option<TaskGuard>,
 }
 
 struct Route {
@@ -80,6 +87,10 @@ impl Exchange {
     /// and given the values that the caller hands down and those that the program adds.
     pub(super) fn begin(conn: Arc<Connection>, head: &Parts) -> Exchange {
         let server = conn.server();
+        let live = Live {
+            _request: server.tally.requests.raise(),
+            _task: conn.is_elsewhere().then(|| server.tally.task()),
+        };
         let began = server.stopwatch.now();
         let since = conn.request_began();
         let waited = since.map_or(Duration::ZERO, |since| began.saturating_sub(since));
@@ -111,7 +122,7 @@ impl Exchange {
             frames: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             lingers: AtomicBool::new(false),
-            live: Mutex::new(Some(server.tally.requests.raise())),
+            live: Mutex::new(Some(live)),
             conn,
         }
     }
@@ -126,6 +137,15 @@ impl Exchange {
 
     pub(super) fn context(&self) -> &Context {
         &self.context
+    }
+
+    /// Why the connection has dropped this exchange, when it has.
+    pub(super) fn departure(&self) -> Reason {
+        // Whoever drives the connection may have met its end before the watch has.
+        if let Some(state) = self.conn.outpost().look() {
+            self.conn.saw(state);
+        }
+        self.conn.departure(self.version == Version::HTTP_2)
     }
 
     pub(super) fn refusal(&self) -> Option<Refusal> {

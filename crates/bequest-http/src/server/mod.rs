@@ -40,8 +40,12 @@ mod drive;
 mod exchange;
 mod frames;
 mod inbound;
+#[cfg(feature = "axum-serve")]
+mod introduced;
+mod layer;
 mod limits;
 mod observe;
+mod outpost;
 mod pace;
 mod panic;
 mod peer;
@@ -58,7 +62,7 @@ mod transport;
 mod upgrade;
 mod wire;
 
-pub use body::{RequestBody, UntilShutdown};
+pub use body::{RequestBody, ResponseBody, UntilShutdown};
 pub use builder::{Builder, ServeError};
 #[cfg(feature = "grpc")]
 pub(crate) use disconnect::{ExchangeHandle, Handler};
@@ -67,6 +71,9 @@ pub(crate) use observe::is_departure;
 
 pub use disconnect::{Disconnect, DisconnectLayer, DisconnectService};
 pub use inbound::{CallerDeadline, Inbound, Refusal, Trusted, Unreadable};
+#[cfg(feature = "axum-serve")]
+pub use introduced::{IntoAxum, IntoAxumFuture, Introduced};
+pub use layer::{Answer, ContextLayer, ContextService, Layers};
 pub use limits::Limits;
 pub use observe::{
     ConnInfo, Dropped, Finished, ListenerInfo, Observer, PanicReport, StandIn, WhyDropped, WhyStandIn,
@@ -103,9 +110,9 @@ pub fn service_fn<F>(function: F) -> ServiceFn<F> {
 #[derive(Clone, Copy, Debug)]
 pub struct ServiceFn<F>(F);
 
-impl<F, A, B> tower_service::Service<Request<RequestBody>> for ServiceFn<F>
+impl<F, A, B, R> tower_service::Service<Request<RequestBody<R>>> for ServiceFn<F>
 where
-    F: FnMut(Request<RequestBody>) -> A,
+    F: FnMut(Request<RequestBody<R>>) -> A,
     A: Future<Output = Response<B>>,
 {
     type Response = Response<B>;
@@ -116,7 +123,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<RequestBody>) -> Answering<A> {
+    fn call(&mut self, request: Request<RequestBody<R>>) -> Answering<A> {
         Answering {
             answer: (self.0)(request),
         }

@@ -196,12 +196,23 @@ pub fn client_closed_request() -> StatusCode {
 }
 
 impl ConnInfo {
-    /// The connection's number, unique within its server.
+    pub(super) fn new(id: u64, peer_addr: SocketAddr, local_addr: SocketAddr) -> ConnInfo {
+        ConnInfo {
+            id,
+            peer_addr,
+            local_addr,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+
+    /// The connection's number, unique within its server; 0 where nothing is known of it, as somebody else's accept loop has
+    /// not introduced it ([`Layers`](super::Layers)).
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// The client's address.
+    /// The client's address; unspecified where nothing is known of it.
     pub fn peer_addr(&self) -> SocketAddr {
         self.peer_addr
     }

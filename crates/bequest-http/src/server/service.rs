@@ -34,17 +34,20 @@ use super::peer::Peer;
 use crate::wire::grpc::{self, GrpcStatus};
 
 /// A service as this crate calls it: once for each request, owned, its answer boxed. Every fitting tower service is one.
-pub(super) trait App: Clone + Send + 'static {
+///
+/// `R` is the body with which requests come.
+pub(super) trait App<R = Incoming>: Clone + Send + 'static {
     /// The body of its responses.
     type Body: Body<Error: Into<BoxError>> + Send + 'static;
 
     /// Waits until the service is ready and hands it the request.
-    fn handle(self, request: Request<RequestBody>) -> Handler<Result<Response<Self::Body>, BoxError>>;
+    fn handle(self, request: Request<RequestBody<R>>) -> Handler<Result<Response<Self::Body>, BoxError>>;
 }
 
-impl<S, B> App for S
+impl<S, B, R> App<R> for S
 where
-    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
+    R: Send + 'static,
+    S: Service<Request<RequestBody<R>>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
     S::Future: Send + 'static,
     B: Body + Send + 'static,
@@ -52,7 +55,7 @@ where
 {
     type Body = B;
 
-    fn handle(mut self, request: Request<RequestBody>) -> Handler<Result<Response<B>, BoxError>> {
+    fn handle(mut self, request: Request<RequestBody<R>>) -> Handler<Result<Response<B>, BoxError>> {
         Box::pin(async move {
             poll_fn(|cx| self.poll_ready(cx)).await.map_err(Into::into)?;
             self.call(request).await.map_err(Into::into)
@@ -103,10 +106,20 @@ impl<S: App> hyper::service::Service<Request<Incoming>> for ConnectionService<S>
     type Future = Exchanging<S::Body>;
 
     fn call(&self, request: Request<Incoming>) -> Exchanging<S::Body> {
-        let (mut parts, incoming) = request.into_parts();
         self.conn.glance();
-        let exchange = Arc::new(Exchange::begin(self.conn.clone(), &parts));
-        self.conn.starts(&exchange);
+        Exchanging::begin(&self.conn, self.service.clone(), request)
+    }
+}
+
+impl<B: Send + 'static> Exchanging<B> {
+    /// Begins the exchange of a request: makes its context, and hands it to the service.
+    pub(super) fn begin<S, R>(conn: &Arc<Connection>, service: S, request: Request<R>) -> Exchanging<B>
+    where
+        S: App<R, Body = B>,
+    {
+        let (mut parts, incoming) = request.into_parts();
+        let exchange = Arc::new(Exchange::begin(conn.clone(), &parts));
+        conn.starts(&exchange);
         if exchange.refusal().is_some() {
             return Exchanging {
                 handler: None,
@@ -120,14 +133,16 @@ impl<S: App> hyper::service::Service<Request<Incoming>> for ConnectionService<S>
             .set_disconnect(exchange.disconnect(), &context)
             .unwrap_or(context);
         parts.extensions.insert(context);
-        parts.extensions.insert(self.conn.info().clone());
-        if parts.extensions.get::<hyper::upgrade::OnUpgrade>().is_some() {
-            parts.extensions.insert(self.conn.offer_upgrade());
+        if !conn.is_unknown() {
+            parts.extensions.insert(conn.info().clone());
+            parts.extensions.insert(Peer(conn.peer().clone()));
         }
-        parts.extensions.insert(Peer(self.conn.peer().clone()));
+        if !conn.is_elsewhere() && parts.extensions.get::<hyper::upgrade::OnUpgrade>().is_some() {
+            parts.extensions.insert(conn.offer_upgrade());
+        }
         parts.extensions.insert(ExchangeHandle(Arc::downgrade(&exchange)));
         let request = Request::from_parts(parts, RequestBody::new(incoming, exchange.clone()));
-        let handler = self.service.clone().handle(request);
+        let handler = service.handle(request);
         Exchanging {
             handler: Some(handler),
             begun: false,
@@ -165,9 +180,10 @@ where
             Ok(Poll::Pending) => {}
             Err(panic) => return Poll::Ready(Ok(this.answer_panic(&panic))),
         }
-        let overseer = this
-            .overseer
-            .get_or_insert_with(|| Box::pin(oversee(this.exchange.clone())));
+        let overseer = this.overseer.get_or_insert_with(|| {
+            this.exchange.conn().arm();
+            Box::pin(oversee(this.exchange.clone()))
+        });
         let verdict = std::task::ready!(overseer.as_mut().poll(cx));
         Poll::Ready(this.give_up(verdict))
     }
@@ -177,6 +193,11 @@ impl<B> Exchanging<B>
 where
     B: Body + Send + 'static,
 {
+    /// The exchange.
+    pub(super) fn exchange(&self) -> &Arc<Exchange> {
+        &self.exchange
+    }
+
     /// Passes on what the service said.
     fn answer(&self, answer: Result<Response<B>, BoxError>) -> Response<ResponseBody<B>> {
         match answer {
@@ -264,7 +285,7 @@ impl<B: Send + 'static> Drop for Exchanging<B> {
         // A handler that has not answered is dropped only when there is nobody to answer.
         let Some(handler) = self.handler.take() else {
             if !self.begun {
-                self.exchange.finish(self.exchange.conn().departure());
+                self.exchange.finish(self.exchange.departure());
             }
             return;
         };
@@ -273,7 +294,7 @@ impl<B: Send + 'static> Drop for Exchanging<B> {
         if self.begun || detached {
             self.exchange.let_linger();
         }
-        self.exchange.finish(self.exchange.conn().departure());
+        self.exchange.finish(self.exchange.departure());
         if self.begun || detached {
             let waited = self.exchange.conn().departed_for().unwrap_or_default();
             linger(handler, self.exchange.clone(), waited);

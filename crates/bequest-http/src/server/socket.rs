@@ -26,7 +26,15 @@ pub(super) struct Socket {
 
 /// The end of a socket that is watched: it never reads.
 #[derive(Clone, Debug)]
-pub(super) struct Lookout(Arc<OwnedWriteHalf>);
+pub(super) struct Lookout(Held);
+
+#[derive(Clone, Debug)]
+enum Held {
+    /// Of a socket that is read and written here.
+    Half(Arc<OwnedWriteHalf>),
+    /// A second handle on one that is read and written elsewhere.
+    Whole(Arc<TcpStream>),
+}
 
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> Socket {
@@ -50,7 +58,7 @@ impl Socket {
     }
 
     pub(super) fn lookout(&self) -> Lookout {
-        Lookout(self.write.clone())
+        Lookout(Held::Half(self.write.clone()))
     }
 
     fn stream(&self) -> &TcpStream {
@@ -59,11 +67,23 @@ impl Socket {
 }
 
 impl Lookout {
+    /// Watches a socket that is read and written elsewhere. Its drop closes this handle on it, and nothing else.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(super) fn of(second: Arc<TcpStream>) -> Lookout {
+        Lookout(Held::Whole(second))
+    }
+
+    fn stream(&self) -> &TcpStream {
+        match &self.0 {
+            Held::Half(half) => (**half).as_ref(),
+            Held::Whole(stream) => stream,
+        }
+    }
+
     /// Closes both directions, whoever holds the socket.
     pub(super) fn hang_up(&self) {
-        let stream: &TcpStream = (*self.0).as_ref();
         // Fails only if the connection is over already.
-        let _ = SockRef::from(stream).shutdown(std::net::Shutdown::Both);
+        let _ = SockRef::from(self.stream()).shutdown(std::net::Shutdown::Both);
     }
 }
 
@@ -103,10 +123,6 @@ impl Lookout {
             Ok(Some(error)) | Err(error) => PeerState::of_error(&error),
             Ok(None) => PeerState::Reset,
         }
-    }
-
-    fn stream(&self) -> &TcpStream {
-        (*self.0).as_ref()
     }
 }
 

@@ -103,7 +103,7 @@ pub(super) async fn outlive(conn: &Arc<Connection>, scope: CancelScope, socket: 
     }
     let reason = match conn.peer().state() {
         PeerState::Open => Reason::ResponseEnded,
-        _ => conn.departure(),
+        _ => conn.departure(false),
     };
     scope.cancel_for(reason);
 }

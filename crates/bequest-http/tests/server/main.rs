@@ -15,6 +15,8 @@ mod go_http1;
 mod go_http2;
 mod half_close;
 mod inbound;
+#[cfg(feature = "axum-serve")]
+mod layers;
 mod limits;
 #[cfg(feature = "tls")]
 mod matrix;

@@ -11,6 +11,8 @@ pub(crate) use http1::Http1;
 pub(crate) use http2::{Http2, RawHttp2, header_block, http2_bytes};
 pub(crate) use probe::{Arrival, Arrivals, TestBody, full, probe};
 pub(crate) use server::{Event, TestServer};
+#[cfg(feature = "axum-serve")]
+pub(crate) use server::{Events as Recorded, recorder};
 
 use std::future::Future;
 use std::time::Duration;

@@ -118,6 +118,13 @@ impl TestServer {
     }
 }
 
+/// An observer, and what it hears.
+#[cfg(feature = "axum-serve")]
+pub(crate) fn recorder() -> (impl Observer, Events) {
+    let (tell, told) = mpsc::unbounded_channel();
+    (Recorder(tell), Events(told))
+}
+
 impl Events {
     /// The next event that `pick` wants; others before it are passed over.
     pub(crate) async fn next<T>(&mut self, what: &str, mut pick: impl FnMut(Event) -> Option<T>) -> T {
