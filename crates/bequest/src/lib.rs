@@ -30,6 +30,7 @@
 //! | [`Key`] | the name under which a value of one type travels |
 //! | [`AfterFunc`] | a callback for the end |
 //! | `Group` | tasks that end together (feature `tokio`) |
+//! | [`io`] | readers and writers that end with their context |
 //!
 //! # What may be relied on
 //!
@@ -79,6 +80,7 @@ mod token;
 
 pub mod clock;
 pub mod inspect;
+pub mod io;
 pub mod manual;
 #[cfg(feature = "tokio")]
 pub mod signal;
