@@ -111,7 +111,8 @@ impl Watch {
     /// The commit hook: true makes the commit a rollback.
     fn commit(&self) -> bool {
         match self.job() {
-            Some((ctx, Step::Committing)) => self.is_over(&ctx),
+            // What is done with a new connection is nobody's transaction.
+            Some((ctx, Step::Committing | Step::Opening)) => self.is_over(&ctx),
             Some(_) => {
                 self.0.refused.store(true, Ordering::Relaxed);
                 true

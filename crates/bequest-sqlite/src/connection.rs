@@ -14,7 +14,7 @@ use rusqlite::{Connection, DropBehavior, OpenFlags, Transaction, TransactionBeha
 
 use crate::cancel::{Seen, Watch};
 use crate::error::{Error, Step};
-use crate::options::Settings;
+use crate::options::{SetUp, Settings};
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,20 +210,25 @@ fn open(role: Role, settings: &Settings, watch: &Watch) -> rusqlite::Result<Conn
     // One thread per connection: SQLite needs no mutex of its own. No URI: a path is a path.
     let mut conn = Connection::open_with_flags(&settings.path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     watch.install_busy(&mut conn, settings.busy_limit)?;
-    match role {
-        Role::Writer => {
-            let mode: String = conn.query_row("PRAGMA journal_mode = WAL", (), |row| row.get(0))?;
-            if mode != "wal" {
-                return Err(refusal(format!(
-                    "no write-ahead log on this file system (journal mode {mode})"
-                )));
-            }
+    if role == Role::Writer {
+        let mode: String = conn.query_row("PRAGMA journal_mode = WAL", (), |row| row.get(0))?;
+        if mode != "wal" {
+            return Err(refusal(format!(
+                "no write-ahead log on this file system (journal mode {mode})"
+            )));
         }
-        Role::Reader => conn.execute_batch("PRAGMA query_only = ON")?,
     }
     conn.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON")?;
-    // Last, since setting the journal mode commits, and the commit hook lets nobody commit but a write.
     watch.install(&mut conn, settings.busy_limit)?;
+    if let Some(SetUp(set_up)) = &settings.set_up {
+        set_up(&conn)?;
+        // Whatever it has put in their place.
+        watch.install(&mut conn, settings.busy_limit)?;
+    }
+    if role == Role::Reader {
+        // Last, so that the set-up can make temporary tables.
+        conn.execute_batch("PRAGMA query_only = ON")?;
+    }
     Ok(conn)
 }
 

@@ -30,6 +30,7 @@
 //! | a `SELECT` runs | it stops at the next look at the context, within a millisecond as a rule; locks and snapshot are released |
 //! | an `INSERT`, `UPDATE`, `DELETE` runs | it stops likewise, and SQLite rolls the **whole transaction** back, not only the statement |
 //! | the work is between two statements | the next statement is refused when it is prepared; a statement prepared before stops within a thousand steps |
+//! | a [`Blob`] is read or written | the next piece, of at most 64 KiB, is refused; what was written is rolled back |
 //! | another connection holds a lock | the wait ends at once (`PRAGMA busy_timeout` would sit it out: an interrupt does not end it) |
 //! | the work has returned, the commit has not begun | the commit becomes a rollback |
 //! | the commit is done | the answer is `Ok`: success wins |
@@ -45,6 +46,7 @@
 //!   `synchronous = NORMAL`, which is how connections are opened, it seldom waits for the disk.
 //! - A single step of the virtual machine: sorting what has been collected, one call of a function on a large value
 //!   (`LIKE` or JSON on megabytes), one look-up of a full-text index, one read from a disk that does not answer.
+//! - A blob read or written by `rusqlite`'s own handle, which asks nobody; [`Blob`] does.
 //! - Rust code of the work. A loop in it may clone the context in, and check it.
 //!
 //! # A connection is never handed on dirty
@@ -52,7 +54,8 @@
 //! After each piece of work: an open transaction is rolled back; a connection on which that fails, or on which a
 //! statement was leaked, is closed and another opened; a panic is caught, rolled back and reported
 //! ([`Error::is_panicked`]), and the thread lives on. What persists is what SQLite itself keeps for a connection: pragmas, temporary
-//! tables, attached databases. Set such things before and for all, in the file, or in the work that needs them.
+//! tables, attached databases. Set such things before and for all, in the file, by [`Options::set_up`], or in the work that needs
+//! them.
 //!
 //! # Connections
 //!
@@ -70,6 +73,7 @@
 //! who has. Databases in memory: connections can share one only with locks on which nobody can wait;
 //! [`Options::temporary`] is for tests.
 
+mod blob;
 mod call;
 mod cancel;
 mod client;
@@ -80,6 +84,7 @@ mod pool;
 mod statistics;
 mod temporary;
 
+pub use blob::Blob;
 pub use client::Database;
 pub use error::{Error, Step};
 pub use options::Options;
