@@ -120,3 +120,20 @@ async fn a_dropped_proxy_closes_its_connections() {
     assert!(read_all(&mut client).await.unwrap().is_empty());
     assert!(read_all(&mut server).await.unwrap().is_empty());
 }
+
+/// The proxy may still be busy with the end of a connection when its client has seen that end.
+#[tokio::test]
+async fn a_client_that_waits_for_the_end_is_counted_once() {
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Proxy::start(server.local_addr().unwrap()).await.unwrap();
+    for _ in 0..50 {
+        let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+        drop(server.accept().await.unwrap());
+        assert_eq!(read_all(&mut client).await.unwrap(), b"");
+    }
+    assert_eq!((proxy.accepted(), proxy.most_served()), (50, 1));
+    let _one = TcpStream::connect(proxy.address()).await.unwrap();
+    let _other = TcpStream::connect(proxy.address()).await.unwrap();
+    let (_first, _second) = (server.accept().await.unwrap(), server.accept().await.unwrap());
+    assert_eq!(proxy.most_served(), 2);
+}

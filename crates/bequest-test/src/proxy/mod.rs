@@ -87,6 +87,9 @@ struct Controls {
     resets: watch::Sender<u64>,
     accepted: AtomicU64,
     open: AtomicUsize,
+    /// Connections of which the server has not closed its side, and the most of them at once.
+    served: AtomicUsize,
+    most_served: AtomicUsize,
 }
 
 impl Proxy {
@@ -108,6 +111,8 @@ impl Proxy {
             resets: watch::Sender::default(),
             accepted: AtomicU64::new(0),
             open: AtomicUsize::new(0),
+            served: AtomicUsize::new(0),
+            most_served: AtomicUsize::new(0),
         });
         let listening = tokio::spawn(listen(listener, server, Arc::clone(&controls)));
         Ok(Proxy {
@@ -152,6 +157,12 @@ impl Proxy {
     pub fn open(&self) -> usize {
         self.controls.open.load(Ordering::Relaxed)
     }
+
+    /// The most connections there ever were at once of which the server had not closed its side. A client that waits for
+    /// that end before it makes the next connection is never counted twice.
+    pub fn most_served(&self) -> usize {
+        self.controls.most_served.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Proxy {
@@ -168,6 +179,7 @@ impl fmt::Debug for Proxy {
             .field("to_client", &*self.controls.to_client.borrow())
             .field("accepted", &self.accepted())
             .field("open", &self.open())
+            .field("most_served", &self.most_served())
             .finish()
     }
 }
@@ -197,10 +209,28 @@ impl Drop for Open {
     }
 }
 
+/// Counted as served while it exists.
+struct Served(Arc<Controls>);
+
+impl Served {
+    fn begin(controls: &Arc<Controls>) -> Served {
+        let now = controls.served.fetch_add(1, Ordering::Relaxed) + 1;
+        controls.most_served.fetch_max(now, Ordering::Relaxed);
+        Served(Arc::clone(controls))
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.served.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 async fn connection(client: TcpStream, server: SocketAddr, controls: Arc<Controls>, number: u64) {
     controls.open.fetch_add(1, Ordering::Relaxed);
     let open = Open(controls);
     let controls = &open.0;
+    let served = Served::begin(controls);
     let mut resets = controls.resets.subscribe();
     let Ok(server) = TcpStream::connect(server).await else {
         return reset(&client); // as the server itself would have refused
@@ -211,12 +241,19 @@ async fn connection(client: TcpStream, server: SocketAddr, controls: Arc<Control
     let was_reset = {
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = server.split();
-        let up = pump(from_client, to_server, controls.to_server.subscribe(), 2 * number);
+        let up = pump(
+            from_client,
+            to_server,
+            controls.to_server.subscribe(),
+            2 * number,
+            (),
+        );
         let down = pump(
             from_server,
             to_client,
             controls.to_client.subscribe(),
             2 * number + 1,
+            served,
         );
         tokio::select! {
             _ = async { tokio::try_join!(up, down) } => false,

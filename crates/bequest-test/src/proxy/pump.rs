@@ -25,27 +25,31 @@ struct Piece {
     bytes: Vec<u8>,
 }
 
-/// Moves bytes until the end of the stream has arrived too. An error is the end of the whole connection.
-pub(super) async fn pump(
+/// Moves bytes until the end of the stream has arrived too. An error is the end of the whole connection. `open` is dropped
+/// when the end has been read, and before it is passed on.
+pub(super) async fn pump<T>(
     from: ReadHalf<'_>,
     to: WriteHalf<'_>,
     faults: watch::Receiver<Faults>,
     seed: u64,
+    open: T,
 ) -> io::Result<()> {
     let (queue, queued) = mpsc::channel(PIECES);
     tokio::try_join!(
-        receive(from, queue, faults.clone(), seed),
+        receive(from, queue, faults.clone(), seed, open),
         deliver(to, queued, faults)
     )?;
     Ok(())
 }
 
-async fn receive(
+async fn receive<T>(
     mut from: ReadHalf<'_>,
     queue: mpsc::Sender<Piece>,
     faults: watch::Receiver<Faults>,
     seed: u64,
+    open: T,
 ) -> io::Result<()> {
+    let mut open = Some(open);
     let mut random = Random(seed);
     let mut due = Instant::now();
     loop {
@@ -54,6 +58,9 @@ async fn receive(
         let now = *faults.borrow();
         due = due.max(Instant::now() + now.latency + random.up_to(now.jitter));
         let piece = Piece { due, bytes };
+        if length == 0 {
+            open.take();
+        }
         if queue.send(piece).await.is_err() || length == 0 {
             return Ok(());
         }

@@ -79,7 +79,7 @@ pub(super) async fn postgres(stage: &Stage) -> Result<Shown, Failure> {
     let now = db.statistics();
     let pool = json!({
         "connections_opened": now.opened, "connections_discarded": now.discarded, "connections_settled": now.settled,
-        "cancels_sent": now.cancels_sent, "most_cancels": now.most_cancels,
+        "left_while_waiting_for_one": now.abandoned, "cancels_sent": now.cancels_sent, "most_cancels": now.most_cancels,
     });
     db.close(&stage.ctx.cleanup(super::HANGS)).await?;
 

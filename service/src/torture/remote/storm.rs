@@ -14,7 +14,7 @@ use bequest_postgres::{Database, Options};
 use bequest_test::proxy::Proxy;
 use serde_json::json;
 use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 use super::super::progress::Progress;
 use super::super::{Failure, Verdict};
@@ -78,7 +78,7 @@ struct Seen {
 
 async fn ours(stage: &Stage, clients: u64) -> Result<Seen, Failure> {
     let server = stage.postgres()?;
-    let proxy = Arc::new(Proxy::start(server.address).await?);
+    let proxy = Proxy::start(server.address).await?;
     let options = Options::new(server.config("storm", proxy.address()));
     let db = options
         .connections(CONNECTIONS)
@@ -96,12 +96,11 @@ async fn ours(stage: &Stage, clients: u64) -> Result<Seen, Failure> {
         now.in_use == CONNECTIONS && now.waiting == waiting
     })
     .await?;
-    let watch = watch(&proxy);
     let left = Instant::now();
     crowd.cancel();
     eventually("the pool is whole", || is_whole(&db)).await?;
     let whole = left.elapsed();
-    let most = watch.most();
+    let most = proxy.most_served().saturating_sub(CONNECTIONS);
     while let Some(client) = leaving.join_next().await {
         client??;
     }
@@ -142,7 +141,7 @@ async fn one(db: Database, crowd: Context, drops: bool) -> Result<(), Failure> {
 /// A pool of as many connections, and clients who cancel what they drop. How many cancels there were at once.
 async fn naive(stage: &Stage, clients: u64) -> Result<usize, Failure> {
     let server = stage.postgres()?;
-    let proxy = Arc::new(Proxy::start(server.address).await?);
+    let proxy = Proxy::start(server.address).await?;
     let mut connections = Vec::new();
     for _ in 0..CONNECTIONS {
         let config = server.config("storm_naive", proxy.address());
@@ -179,13 +178,12 @@ async fn naive(stage: &Stage, clients: u64) -> Result<usize, Failure> {
         busy.load(Ordering::Relaxed) == CONNECTIONS
     })
     .await?;
-    let watch = watch(&proxy);
     crowd.cancel();
     while let Some(client) = leaving.join_next().await {
         client?;
     }
     eventually("the cancels have been sent", || Arc::strong_count(&sending) == 1).await?;
-    let most = watch.most();
+    let most = proxy.most_served().saturating_sub(CONNECTIONS);
     // A cancel that overtook its query has ended nothing: what still runs would do so for ten minutes.
     let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1";
     let witness = server.plain("witness").await?;
@@ -204,37 +202,5 @@ impl Drop for CancelsOnDrop {
             let _ = token.cancel_query(NoTls).await;
             drop(sending);
         });
-    }
-}
-
-/// Looks again and again how many connections go through the network beyond those of the pool.
-struct Watch {
-    most: Arc<AtomicUsize>,
-    looking: JoinHandle<()>,
-}
-
-fn watch(proxy: &Arc<Proxy>) -> Watch {
-    let (proxy, most) = (Arc::clone(proxy), Arc::new(AtomicUsize::new(0)));
-    let highest = Arc::clone(&most);
-    Watch {
-        most,
-        looking: tokio::spawn(async move {
-            loop {
-                highest.fetch_max(proxy.open().saturating_sub(CONNECTIONS), Ordering::Relaxed);
-                tokio::task::yield_now().await;
-            }
-        }),
-    }
-}
-
-impl Watch {
-    fn most(&self) -> usize {
-        self.most.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.looking.abort();
     }
 }
