@@ -31,7 +31,7 @@ const DELAY: Duration = Duration::from_millis(1);
 /// Twice as many as workers, so that who gives up does so while the server is at work, not while waiting for a place.
 const CONNECTIONS: usize = 128;
 /// Cancels on their way at once: each is a process of the server.
-const CANCELS: usize = 16;
+const CANCELS: usize = 48;
 
 /// How long it goes on.
 #[derive(Clone, Copy, Debug)]
