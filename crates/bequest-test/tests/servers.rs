@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use bequest_test::servers::{Postgres, Redis};
+use bequest_test::servers::{Postgres, Redis, RedisCluster};
 
 /// A test that takes this long hangs.
 const HANGS: Duration = Duration::from_secs(20);
@@ -162,4 +162,47 @@ fn tell(server: &Redis, command: &str, limit: Duration) -> Option<String> {
     let mut answer = [0; 64];
     let length = socket.read(&mut answer).ok()?;
     Some(String::from_utf8_lossy(&answer[..length]).into_owned())
+}
+
+#[test]
+fn a_redis_cluster_comes_together_and_a_replica_takes_the_place_of_its_primary() {
+    let Some(cluster) = RedisCluster::start_or_leave_out(3, 1) else {
+        return;
+    };
+    assert_eq!(cluster.nodes().len(), 6);
+    // `foo` is in slot 12182, which is the third's.
+    let (primary, replica) = (cluster.primary_of(12182), cluster.replica_of(2));
+    assert_eq!(tell(primary, "SET foo v\r\n", HANGS).as_deref(), Some("+OK\r\n"));
+    let moved = tell(&cluster.nodes()[0], "GET foo\r\n", HANGS).unwrap();
+    assert_eq!(moved, format!("-MOVED 12182 {}\r\n", primary.address()));
+    eventually("it is replicated", || {
+        let answer = tell(replica, "READONLY\r\nGET foo\r\n", HANGS).unwrap();
+        answer.ends_with("$1\r\nv\r\n")
+    });
+    primary.kill();
+    eventually("the replica has taken its place", || {
+        tell(replica, "GET foo\r\n", HANGS).as_deref() == Some("$1\r\nv\r\n")
+    });
+    primary.restart();
+    eventually("it has its place again, as a replica", || {
+        tell(primary, "GET foo\r\n", HANGS) == Some(format!("-MOVED 12182 {}\r\n", replica.address()))
+    });
+}
+
+#[test]
+fn a_slot_can_be_moved() {
+    let Some(cluster) = RedisCluster::start_or_leave_out(2, 0) else {
+        return;
+    };
+    let (first, second) = (&cluster.nodes()[0], &cluster.nodes()[1]);
+    assert_eq!(tell(second, "SET foo v\r\n", HANGS).as_deref(), Some("+OK\r\n"));
+    cluster.begin_move(12182, 1, 0);
+    // Another key of the slot, which is not there.
+    let ask = format!("-ASK 12182 {}\r\n", first.address());
+    assert_eq!(tell(second, "GET {foo}2\r\n", HANGS), Some(ask));
+    assert_eq!(tell(second, "GET foo\r\n", HANGS).as_deref(), Some("$1\r\nv\r\n"));
+    cluster.finish_move(12182, 1, 0);
+    let moved = format!("-MOVED 12182 {}\r\n", first.address());
+    assert_eq!(tell(second, "GET foo\r\n", HANGS), Some(moved));
+    assert_eq!(tell(first, "GET foo\r\n", HANGS).as_deref(), Some("$1\r\nv\r\n"));
 }

@@ -33,7 +33,9 @@ mod postgres;
 mod process;
 mod program;
 mod redis;
+mod redis_cluster;
 
 pub use error::StartError;
 pub use postgres::Postgres;
-pub use redis::Redis;
+pub use redis::{Pem, Redis};
+pub use redis_cluster::RedisCluster;

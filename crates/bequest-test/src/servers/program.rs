@@ -38,6 +38,14 @@ pub(super) fn free_port() -> Result<u16, StartError> {
         .map_err(|error| StartError::system("looking for a free port", error))
 }
 
+/// Two ports on loopback that nobody listens on at the moment.
+pub(super) fn free_ports() -> Result<[u16; 2], StartError> {
+    let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    // Both are held before either is let go, so they differ.
+    let held = free().and_then(|first| Ok([first.local_addr()?.port(), free()?.local_addr()?.port()]));
+    held.map_err(|error| StartError::system("looking for free ports", error))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,11 +1,12 @@
 //! A private Redis server.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use std::{fmt, fs};
 
 use super::error::{self, StartError};
 use super::process::Process;
@@ -38,8 +39,30 @@ const ANSWER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Redis {
     program: PathBuf,
-    port: u16,
+    ports: Ports,
+    settings: Vec<OsString>,
     process: Mutex<Process>,
+}
+
+/// What a server needs to speak TLS: for [`Redis::start_with_tls`].
+///
+/// Each in PEM. Where they come from is the test's choice, such as the crate `rcgen`.
+#[derive(Clone, Copy)]
+pub struct Pem<'a> {
+    /// The server's certificate, for `127.0.0.1`.
+    pub certificate: &'a str,
+    /// Its key.
+    pub key: &'a str,
+    /// By whom the clients' certificates must be signed; `None`: clients need none.
+    pub clients_authority: Option<&'a str>,
+}
+
+/// Where one server listens.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ports {
+    pub(super) plain: u16,
+    /// The second port, for TLS or for the other nodes of a cluster; not every server listens there.
+    pub(super) other: u16,
 }
 
 impl Redis {
@@ -49,22 +72,69 @@ impl Redis {
     ///
     /// [`StartError::is_not_installed`], or whatever kept it from starting, with what it said.
     pub fn start() -> Result<Redis, StartError> {
+        Redis::start_with(|_, _| Ok(Vec::new()))
+    }
+
+    /// Starts a server that speaks TLS at [`tls_address`](Redis::tls_address), and plainly at
+    /// [`address`](Redis::address).
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Redis::start); a server that was built without TLS refuses its settings.
+    pub fn start_with_tls(pem: Pem<'_>) -> Result<Redis, StartError> {
+        Redis::start_with(|ports, folder| {
+            let file = |name: &str, text: &str| {
+                let path = folder.join(name);
+                fs::write(&path, text).map_err(|error| StartError::system("writing a file", error))?;
+                Ok(path.into_os_string())
+            };
+            let mut settings = vec![
+                "--tls-port".into(),
+                ports.other.to_string().into(),
+                "--tls-cert-file".into(),
+                file("server.crt", pem.certificate)?,
+                "--tls-key-file".into(),
+                file("server.key", pem.key)?,
+                "--tls-ca-cert-file".into(),
+                file("clients.crt", pem.clients_authority.unwrap_or(pem.certificate))?,
+                "--tls-auth-clients".into(),
+            ];
+            settings.push(
+                if pem.clients_authority.is_some() {
+                    "yes"
+                } else {
+                    "no"
+                }
+                .into(),
+            );
+            Ok(settings)
+        })
+    }
+
+    /// Starts a server with what `settings` makes of its ports and its folder.
+    pub(super) fn start_with(
+        settings: impl Fn(Ports, &Path) -> Result<Vec<OsString>, StartError>,
+    ) -> Result<Redis, StartError> {
         let program = program::find("redis-server", &[])?;
         let mut process = Process::prepare("redis", &["redis"])?;
         let mut tries = 1;
-        let port = loop {
-            let port = program::free_port()?;
-            match run(&program, port, &mut process) {
-                Ok(()) => break port,
-                Err(_) if tries < PORTS && process.said().contains("in use") => tries += 1,
+        loop {
+            let [plain, other] = program::free_ports()?;
+            let ports = Ports { plain, other };
+            let settings = settings(ports, process.folder())?;
+            match run(&program, plain, &settings, &mut process) {
+                Ok(()) => {
+                    return Ok(Redis {
+                        program,
+                        ports,
+                        settings,
+                        process: Mutex::new(process),
+                    });
+                }
+                Err(_) if tries < PORTS && is_taken(&process.said()) => tries += 1,
                 Err(error) => return Err(error),
             }
-        };
-        Ok(Redis {
-            program,
-            port,
-            process: Mutex::new(process),
-        })
+        }
     }
 
     /// Starts a server, or says on the standard error stream that it is not installed.
@@ -78,7 +148,12 @@ impl Redis {
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port).into()
+        (Ipv4Addr::LOCALHOST, self.ports.plain).into()
+    }
+
+    /// Where it speaks TLS, if it was started by [`start_with_tls`](Redis::start_with_tls).
+    pub fn tls_address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.ports.other).into()
     }
 
     /// Its URL.
@@ -106,7 +181,8 @@ impl Redis {
         self.process().kill();
     }
 
-    /// Starts it again, empty, on the same port; if it runs, it is stopped first.
+    /// Starts it again, empty, on the same port; if it runs, it is stopped first. A node of a cluster knows its place
+    /// again.
     ///
     /// # Panics
     ///
@@ -114,9 +190,18 @@ impl Redis {
     pub fn restart(&self) {
         let mut process = self.process();
         process.stop("TERM");
-        if let Err(error) = run(&self.program, self.port, &mut process) {
+        if let Err(error) = run(&self.program, self.ports.plain, &self.settings, &mut process) {
             panic!("restarting the Redis server: {error}");
         }
+    }
+
+    pub(super) fn ports(&self) -> Ports {
+        self.ports
+    }
+
+    /// What it answers to a command, as it stands on the wire.
+    pub(super) fn tell(&self, command: &str) -> io::Result<String> {
+        tell(self.ports.plain, command)
     }
 
     fn process(&self) -> MutexGuard<'_, Process> {
@@ -124,7 +209,7 @@ impl Redis {
     }
 }
 
-fn run(program: &Path, port: u16, process: &mut Process) -> Result<(), StartError> {
+fn run(program: &Path, port: u16, settings: &[OsString], process: &mut Process) -> Result<(), StartError> {
     let port_text = port.to_string();
     let folder = process.folder().to_owned();
     let arguments = [
@@ -135,23 +220,39 @@ fn run(program: &Path, port: u16, process: &mut Process) -> Result<(), StartErro
         ("--daemonize", "no".as_ref()),
         ("--dir", folder.as_os_str()),
     ];
-    let arguments: Vec<&OsStr> = arguments
+    let mut arguments: Vec<&OsStr> = arguments
         .iter()
         .flat_map(|(name, value)| [OsStr::new(*name), value])
         .collect();
+    arguments.extend(settings.iter().map(OsString::as_os_str));
     let marker = |id| format!("process_id:{id}\r\n");
     process.start(program, &arguments, |id| {
         // Not whoever else may listen there: the one with this process id.
-        about(port).is_ok_and(|text| text.contains(&marker(id)))
+        tell(port, "INFO server").is_ok_and(|text| text.contains(&marker(id)))
     })
 }
 
-/// What the server on `port` tells about itself.
-fn about(port: u16) -> io::Result<String> {
+/// Whether somebody else was quicker to take a port.
+fn is_taken(said: &str) -> bool {
+    said.contains("in use") || said.contains("Failed listening")
+}
+
+/// What the server on `port` answers to `command`.
+fn tell(port: u16, command: &str) -> io::Result<String> {
     let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     socket.set_read_timeout(Some(ANSWER))?;
-    socket.write_all(b"INFO server\r\nQUIT\r\n")?;
+    socket.write_all(format!("{command}\r\nQUIT\r\n").as_bytes())?;
     let mut text = String::new();
     socket.read_to_string(&mut text)?;
     Ok(text)
+}
+
+impl fmt::Debug for Pem<'_> {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pem")
+            .field("certificate", &self.certificate)
+            .field("clients_authority", &self.clients_authority)
+            .finish_non_exhaustive()
+    }
 }
