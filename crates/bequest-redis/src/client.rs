@@ -1,21 +1,27 @@
 //! The handle and its calls.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bequest::Context;
-use redis::{Cmd, ConnectionInfo, FromRedisValue, Pipeline, ScriptInvocation, Value, from_redis_value};
+use futures_util::future::join_all;
+use redis::{Cmd, FromRedisValue, Pipeline, ScriptInvocation, Value, from_redis_value};
 
-use crate::blocking::{Pool, Work, call};
+use crate::blocking::{Patience, Work, call};
+use crate::cluster::Cluster;
 use crate::command::{Blocking, Class};
-use crate::error::Error;
+use crate::endpoint::Endpoint;
+use crate::error::{Error, Step};
+use crate::node::Node;
 use crate::options::{Options, Settings};
 use crate::pubsub::{Subscription, Topics};
-use crate::shared::{Request, Shared};
+use crate::shared::Request;
 use crate::statistics::{Counters, Statistics};
 
-/// A Redis server whose commands end with their context.
+const BLOCKS: &str = "a command that blocks is sent to the one node that has its keys: use `cmd`";
+
+/// A Redis server, or a cluster, whose commands end with their context.
 ///
 /// A handle: clone it freely. Every call takes the context first. Plain commands of all clones share one connection;
 /// each blocking command has one to itself for as long as it runs. Connections are made when they are needed, anew when
@@ -43,11 +49,16 @@ pub struct Client {
 }
 
 struct Inner {
-    info: Arc<ConnectionInfo>,
     connect_limit: Duration,
     counters: Arc<Counters>,
-    shared: Arc<Shared>,
-    pool: Arc<Pool>,
+    upstream: Upstream,
+}
+
+/// What the client is one of.
+#[derive(Clone, Debug)]
+pub(crate) enum Upstream {
+    Server(Arc<Node>),
+    Cluster(Arc<Cluster>),
 }
 
 /// Opening and closing.
@@ -69,6 +80,40 @@ impl Client {
     /// ```
     pub fn open(url: impl Into<String>) -> Result<Client, Error> {
         Options::new(url).open()
+    }
+
+    /// A client of the cluster to which the servers at `urls` belong, as in [`open`](Client::open). They are where it is
+    /// looked for; one that answers is enough. Its other nodes are found, and spoken to as the first URL says.
+    ///
+    /// Nothing is sent; the first command connects. [The crate's page](crate#a-cluster) says what differs from one server.
+    ///
+    /// # Errors
+    ///
+    /// As [`Options::open`]; without a URL, or with a number of a database: a cluster has but one.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use bequest::Context;
+    /// use bequest_redis::{Client, redis};
+    /// use std::time::Duration;
+    ///
+    /// # let Some(cluster) = bequest_test::servers::RedisCluster::start_or_leave_out(3, 0) else { return Ok(()) };
+    /// let client = Client::open_cluster(cluster.urls())?;
+    /// let request = Context::background().with_timeout(Duration::from_secs(5));
+    ///
+    /// // Keys with the same part in braces are together.
+    /// let mut transfer = redis::pipe();
+    /// transfer.atomic().cmd("DECRBY").arg("{ana}:a").arg(30).cmd("INCRBY").arg("{ana}:b").arg(30);
+    /// let (a, b): (i64, i64) = client.pipeline(&request, &transfer).await?;
+    /// assert_eq!((a, b), (-30, 30));
+    ///
+    /// // Others are somewhere else, and one command cannot have both.
+    /// let error = client.del(&request, &["ana", "ben"]).await.unwrap_err();
+    /// assert!(error.is_cross_slot());
+    /// # Ok(()) }
+    /// ```
+    pub fn open_cluster<S: Into<String>>(urls: impl IntoIterator<Item = S>) -> Result<Client, Error> {
+        Options::cluster(urls).open()
     }
 
     /// Waits until no blocking command runs, and what the dropped ones had taken is back in its place.
@@ -102,34 +147,44 @@ impl Client {
     /// # Ok(()) }
     /// ```
     pub async fn settle(&self, ctx: &Context) -> Result<(), Error> {
-        self.inner.pool.settle(ctx).await
+        let mut running = self.inner.counters.running.subscribe();
+        match ctx.run(running.wait_for(|count| *count == 0)).await {
+            // The sender is ours, so it is there.
+            Ok(_) => Ok(()),
+            Err(end) => Err(Error::canceled_at(Step::Waiting, end)),
+        }
     }
 
     /// What the client is doing now and has done.
     pub fn statistics(&self) -> Statistics {
-        let pool = &self.inner.pool;
-        self.inner.counters.read(pool.running(), pool.idle())
+        let idle = match &self.inner.upstream {
+            Upstream::Server(node) => node.pool.idle(),
+            Upstream::Cluster(cluster) => cluster.idle(),
+        };
+        self.inner.counters.read(idle)
     }
 
-    pub(crate) fn start(info: ConnectionInfo, settings: Settings) -> Client {
-        let (info, counters) = (Arc::new(info), Arc::<Counters>::default());
+    pub(crate) fn start(endpoint: Endpoint, settings: &Settings) -> Client {
+        let counters = Arc::<Counters>::default();
+        let node = Node::new(endpoint, settings, &counters, Weak::new());
+        Client::of(Upstream::Server(Arc::new(node)), settings.connect_limit, counters)
+    }
+
+    pub(crate) fn start_cluster(seeds: Vec<Endpoint>, settings: Settings) -> Client {
+        let counters = Arc::<Counters>::default();
         let connect_limit = settings.connect_limit;
-        let shared = Shared::new(Arc::clone(&info), connect_limit, Arc::clone(&counters));
-        let shared = Arc::new(shared);
-        let pool = Pool::new(
-            Arc::clone(&info),
-            settings,
-            Arc::clone(&counters),
-            Arc::clone(&shared),
-        );
+        let cluster = Cluster::new(seeds, settings, Arc::clone(&counters));
+        Client::of(Upstream::Cluster(cluster), connect_limit, counters)
+    }
+
+    fn of(upstream: Upstream, connect_limit: Duration, counters: Arc<Counters>) -> Client {
+        let inner = Inner {
+            connect_limit,
+            counters,
+            upstream,
+        };
         Client {
-            inner: Arc::new(Inner {
-                info,
-                connect_limit,
-                counters,
-                shared,
-                pool: Arc::new(pool),
-            }),
+            inner: Arc::new(inner),
         }
     }
 }
@@ -171,12 +226,15 @@ impl Client {
     /// # Ok(()) }
     /// ```
     pub async fn cmd<T: FromRedisValue>(&self, ctx: &Context, cmd: &Cmd) -> Result<T, Error> {
-        let reply = match Class::of(cmd) {
-            Class::Plain => self.inner.shared.run(ctx, Request::Command(cmd)).await?,
-            Class::Blocking(blocking) => {
-                call(&self.inner.pool, ctx, Work::Command(cmd.clone(), blocking)).await?
+        let reply = match (Class::of(cmd), &self.inner.upstream) {
+            (Class::Plain, Upstream::Server(node)) => node.shared.run(ctx, Request::Command(cmd)).await?,
+            (Class::Plain, Upstream::Cluster(cluster)) => cluster.command(ctx, cmd).await?,
+            (Class::Blocking(blocking), _) => {
+                self.inner
+                    .block(ctx, Work::Command(cmd.clone(), blocking))
+                    .await?
             }
-            Class::Refused(why) => return Err(Error::refused(why)),
+            (Class::Refused(why), _) => return Err(Error::refused(why)),
         };
         converted(reply)
     }
@@ -195,7 +253,54 @@ impl Client {
     /// As [`cmd`](Client::cmd).
     pub async fn blocking_cmd<T: FromRedisValue>(&self, ctx: &Context, cmd: &Cmd) -> Result<T, Error> {
         let work = Work::Command(cmd.clone(), Blocking::default());
-        converted(call(&self.inner.pool, ctx, work).await?)
+        converted(self.inner.block(ctx, work).await?)
+    }
+
+    /// Sends a plain command to each server that holds a part of the data, and returns their replies: for what is about a
+    /// whole server, such as `DBSIZE`, `SCAN`, `FLUSHALL` or `SCRIPT LOAD`. A cluster has several, its primaries, in the
+    /// order of their slots; otherwise there is one.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`cmd`](Client::cmd), for each of them: some may have run it.
+    ///
+    /// # Errors
+    ///
+    /// As [`cmd`](Client::cmd); the first, if there are several. It is in doubt as soon as one may have run it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use bequest::Context;
+    /// # use bequest_redis::{Client, redis};
+    /// # let Some(server) = bequest_test::servers::Redis::start_or_leave_out() else { return Ok(()) };
+    /// # let (ctx, client) = (Context::background(), Client::open(server.url())?);
+    /// client.set(&ctx, "k", "v").await?;
+    /// let sizes: Vec<u64> = client.cmd_at_each(&ctx, &redis::cmd("DBSIZE")).await?;
+    /// assert_eq!(sizes.iter().sum::<u64>(), 1);
+    /// # Ok(()) }
+    /// ```
+    pub async fn cmd_at_each<T: FromRedisValue>(&self, ctx: &Context, cmd: &Cmd) -> Result<Vec<T>, Error> {
+        match Class::of(cmd) {
+            Class::Plain => {}
+            Class::Blocking(_) => return Err(Error::refused(BLOCKS)),
+            Class::Refused(why) => return Err(Error::refused(why)),
+        }
+        let replies = match &self.inner.upstream {
+            Upstream::Server(node) => vec![node.shared.run(ctx, Request::Command(cmd)).await],
+            Upstream::Cluster(cluster) => {
+                let primaries = cluster.primaries(ctx).await?.into_iter();
+                join_all(primaries.map(|node| cluster.command_at(ctx, node, cmd))).await
+            }
+        };
+        let may_have_run = replies.iter().any(|reply| match reply {
+            Ok(_) => true,
+            Err(error) => error.in_doubt(),
+        });
+        let doubted = |error: Error| if may_have_run { error.doubted() } else { error };
+        replies
+            .into_iter()
+            .map(|reply| converted(reply.map_err(doubted)?))
+            .collect()
     }
 
     /// Sends several commands at once and converts their replies, a list; with
@@ -226,10 +331,13 @@ impl Client {
     /// # Ok(()) }
     /// ```
     pub async fn pipeline<T: FromRedisValue>(&self, ctx: &Context, pipeline: &Pipeline) -> Result<T, Error> {
-        let reply = match Class::of_pipeline(pipeline) {
-            Class::Plain => self.inner.shared.run(ctx, Request::Pipeline(pipeline)).await?,
-            Class::Blocking(_) => call(&self.inner.pool, ctx, Work::Pipeline(pipeline.clone())).await?,
-            Class::Refused(why) => return Err(Error::refused(why)),
+        let reply = match (Class::of_pipeline(pipeline), &self.inner.upstream) {
+            (Class::Plain, Upstream::Server(node)) => {
+                node.shared.run(ctx, Request::Pipeline(pipeline)).await?
+            }
+            (Class::Plain, Upstream::Cluster(cluster)) => cluster.pipeline(ctx, pipeline).await?,
+            (Class::Blocking(_), _) => self.inner.block(ctx, Work::Pipeline(pipeline.clone())).await?,
+            (Class::Refused(why), _) => return Err(Error::refused(why)),
         };
         converted(reply)
     }
@@ -259,7 +367,10 @@ impl Client {
         ctx: &Context,
         script: &ScriptInvocation<'_>,
     ) -> Result<T, Error> {
-        converted(self.inner.shared.run(ctx, Request::Script(script)).await?)
+        converted(match &self.inner.upstream {
+            Upstream::Server(node) => node.shared.run(ctx, Request::Script(script)).await?,
+            Upstream::Cluster(cluster) => cluster.script(ctx, script).await?,
+        })
     }
 }
 
@@ -320,19 +431,28 @@ impl Client {
 
     async fn listen(&self, ctx: &Context, topics: Topics) -> Result<Subscription, Error> {
         let Inner {
-            info,
+            upstream,
             connect_limit,
             counters,
-            ..
         } = &*self.inner;
         Subscription::begin(
             ctx,
-            Arc::clone(info),
+            upstream.clone(),
             *connect_limit,
             Arc::clone(counters),
             topics,
         )
         .await
+    }
+}
+
+impl Inner {
+    /// Runs what blocks, on a connection of its own.
+    async fn block(&self, ctx: &Context, work: Work) -> Result<Value, Error> {
+        match &self.upstream {
+            Upstream::Server(node) => call(&node.pool, ctx, work, Patience::Within(self.connect_limit)).await,
+            Upstream::Cluster(cluster) => cluster.blocking(ctx, work).await,
+        }
     }
 }
 
@@ -342,11 +462,17 @@ fn converted<T: FromRedisValue>(reply: Value) -> Result<T, Error> {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client")
-            // The address alone: the rest of the URL may hold a password.
-            .field("address", &format_args!("{}", self.inner.info.addr()))
-            .field("has_connection", &self.inner.shared.has_connection())
-            .field("statistics", &self.statistics())
+        let mut out = f.debug_struct("Client");
+        // The address alone: the rest of the URL may hold a password.
+        match &self.inner.upstream {
+            Upstream::Server(node) => out
+                .field("address", &format_args!("{}", node.endpoint.address()))
+                .field("has_connection", &node.shared.has_connection()),
+            Upstream::Cluster(cluster) => out
+                .field("cluster_at", &format_args!("{}", cluster.address()))
+                .field("nodes", &cluster.picture().nodes().len()),
+        };
+        out.field("statistics", &self.statistics())
             .finish_non_exhaustive()
     }
 }

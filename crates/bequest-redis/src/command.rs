@@ -22,6 +22,8 @@ pub(crate) struct Blocking {
     /// The argument that says how long the server may wait; the name of the command is argument 0.
     pub(crate) timeout: Option<Timeout>,
     pub(crate) taken: Taken,
+    /// Whether `ASKING` goes before it: the node does not have its slot yet.
+    pub(crate) is_asked: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -114,7 +116,11 @@ impl Class {
 
     fn blocking(argument: usize, unit: Unit, taken: Taken) -> Class {
         let timeout = Some(Timeout { argument, unit });
-        Class::Blocking(Blocking { timeout, taken })
+        Class::Blocking(Blocking {
+            timeout,
+            taken,
+            is_asked: false,
+        })
     }
 }
 

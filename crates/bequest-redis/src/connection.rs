@@ -1,6 +1,6 @@
 //! One connection: the driver's, on a socket of ours.
 //!
-//! The driver would open sockets by itself. We do it, so as to own the task that drives the connection and to know
+//! The driver would open sockets by itself. We do it ([`Endpoint`]), so as to own the task that drives the connection and to know
 //! the instant at which that ends: a call that comes later connects anew instead of failing.
 //!
 //! # Invariants
@@ -10,33 +10,29 @@
 //! 3. Dropping the last handle closes the socket, whatever is still unanswered on it.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
-use redis::{
-    AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ErrorKind, RedisConnectionInfo, RedisError,
-    RedisResult,
-};
+use redis::{AsyncConnectionConfig, RedisResult};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 
-use crate::handle::End;
+use crate::endpoint::{Endpoint, Opened};
+use crate::handle::{End, Handle};
+use crate::shared::Request;
 
 /// How long one try to connect may take, greeting and login included.
 const TRY: Duration = Duration::from_secs(1);
-/// After how long of silence the system asks the peer whether it is still there, and how often.
-const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
-    .with_time(Duration::from_secs(30))
-    .with_interval(Duration::from_secs(10));
 
 /// A handle to one connection; clones share it, and the last one closes it.
 #[derive(Clone)]
 pub(crate) struct Connection(Arc<Life>);
+
+/// The same, without keeping it open.
+#[derive(Debug)]
+pub(crate) struct WeakConnection(Weak<Life>);
 
 struct Life {
     driver: MultiplexedConnection,
@@ -53,11 +49,13 @@ pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Socket for S {}
 
 /// Connects once. A server that does not answer the greeting in time counts as not reached.
-pub(crate) async fn connect(info: &ConnectionInfo) -> RedisResult<Connection> {
+pub(crate) async fn connect(endpoint: &Endpoint) -> RedisResult<Connection> {
     let made = async {
-        match open(info).await? {
-            Opened::Tcp(socket) => set_up(info.redis_settings(), socket).await,
-            Opened::Unix(socket) => set_up(info.redis_settings(), socket).await,
+        match endpoint.open().await? {
+            Opened::Tcp(socket) => set_up(endpoint, socket).await,
+            Opened::Unix(socket) => set_up(endpoint, socket).await,
+            #[cfg(feature = "tls")]
+            Opened::Tls(socket) => set_up(endpoint, *socket).await,
         }
     };
     within_a_try(made).await
@@ -71,61 +69,32 @@ pub(crate) async fn within_a_try<T>(work: impl Future<Output = RedisResult<T>>) 
     }
 }
 
-/// A socket that is connected, and nothing said on it.
-pub(crate) enum Opened {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-pub(crate) async fn open(info: &ConnectionInfo) -> RedisResult<Opened> {
-    match info.addr() {
-        ConnectionAddr::Tcp(host, port) => {
-            let socket = TcpStream::connect((host.as_str(), *port)).await?;
-            adjust(&socket, info.tcp_settings())?;
-            Ok(Opened::Tcp(socket))
-        }
-        ConnectionAddr::Unix(path) => Ok(Opened::Unix(UnixStream::connect(path).await?)),
-        _ => Err(unsupported()),
-    }
-}
-
-/// Whether [`open`] can reach such an address.
-pub(crate) fn check(info: &ConnectionInfo) -> RedisResult<()> {
-    match info.addr() {
-        ConnectionAddr::Tcp(..) | ConnectionAddr::Unix(_) => Ok(()),
-        _ => Err(unsupported()),
-    }
-}
-
-fn unsupported() -> RedisError {
-    RedisError::from((ErrorKind::InvalidClientConfig, "only plain TCP and Unix sockets"))
-}
-
-/// Small commands leave at once, and a peer that vanished without a word is noticed on a connection that is idle.
-fn adjust(socket: &TcpStream, settings: &TcpSettings) -> std::io::Result<()> {
-    socket.set_nodelay(true)?;
-    SockRef::from(socket).set_tcp_keepalive(settings.keepalive().unwrap_or(&KEEPALIVE))
-}
-
-async fn set_up(settings: &RedisConnectionInfo, socket: impl Socket) -> RedisResult<Connection> {
+async fn set_up(endpoint: &Endpoint, socket: impl Socket) -> RedisResult<Connection> {
     // No time limits of its own: those are the contexts'.
     let config = AsyncConnectionConfig::new()
         .set_response_timeout(None)
         .set_connection_timeout(None);
-    let (driver, work) = MultiplexedConnection::new_with_config(settings, socket, config).await?;
+    let (driver, work) = MultiplexedConnection::new_with_config(endpoint.login(), socket, config).await?;
     let end = Arc::<End>::default();
     let mark = EndMark(Arc::clone(&end));
     let task = tokio::spawn(async move {
         let _mark = mark; // dropped after `work`, also if this is aborted
         work.await;
     });
-    Ok(Connection(Arc::new(Life {
+    let connection = Connection(Arc::new(Life {
         driver,
         end,
         task: task.abort_handle(),
         retired: AtomicBool::new(false),
         probed: AtomicBool::new(false),
-    })))
+    }));
+    if let Some(name) = endpoint.name() {
+        let set_name = redis::cmd("CLIENT").arg("SETNAME").arg(name).take();
+        Handle::to(connection.clone())
+            .send(&Request::Command(&set_name))
+            .await?;
+    }
+    Ok(connection)
 }
 
 impl Connection {
@@ -147,6 +116,10 @@ impl Connection {
     pub(crate) fn close(&self) {
         self.0.task.abort();
         self.0.end.mark();
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakConnection {
+        WeakConnection(Arc::downgrade(&self.0))
     }
 
     pub(crate) fn is_same(&self, other: &Connection) -> bool {
@@ -174,6 +147,13 @@ impl Connection {
     }
 }
 
+impl WeakConnection {
+    /// The connection, if anybody still uses it.
+    pub(crate) fn upgrade(&self) -> Option<Connection> {
+        self.0.upgrade().map(Connection)
+    }
+}
+
 impl Drop for Life {
     fn drop(&mut self) {
         self.task.abort();
@@ -191,9 +171,15 @@ impl Drop for EndMark {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+impl fmt::Debug for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
-            .field("ended", &self.is_ended())
-            .field("is_current", &self.is_current())
+            .field("is_ended", &self.end.is_marked())
+            .field("is_retired", &self.retired.load(Ordering::Relaxed))
             .finish_non_exhaustive()
     }
 }

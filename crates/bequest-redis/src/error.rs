@@ -7,7 +7,7 @@ use std::error;
 use std::fmt;
 
 use bequest::Canceled;
-use redis::{ErrorKind, RedisError};
+use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 /// Why a call on a [`Client`](crate::Client) has no answer.
 ///
@@ -76,6 +76,8 @@ enum Cause {
     Unfit(RedisError),
     /// This crate does not send it; the text says why.
     Refused(&'static str),
+    /// No one node of the cluster has all its keys.
+    CrossSlot,
     /// The task that ran the command ended without an answer: the runtime shuts down.
     Abandoned,
 }
@@ -103,7 +105,14 @@ impl Error {
     /// Whether this crate does not send the command, because it would harm the other users of its connection or mean
     /// something else there.
     pub fn is_refused(&self) -> bool {
-        matches!(self.0.cause, Cause::Refused(_))
+        matches!(self.0.cause, Cause::Refused(_) | Cause::CrossSlot)
+    }
+
+    /// Whether the keys of the command are on several nodes of a cluster, so that no one of them can run it. Keys with the
+    /// same part in braces, `{user:1}.name` and `{user:1}.age`, are together.
+    pub fn is_cross_slot(&self) -> bool {
+        let is_said = |error: &RedisError| error.kind() == ErrorKind::Server(ServerErrorKind::CrossSlot);
+        matches!(self.0.cause, Cause::CrossSlot) || self.redis().is_some_and(is_said)
     }
 
     /// Whether the command was answered, and its reply is not of the type that was asked for.
@@ -170,6 +179,16 @@ impl Error {
         Error::new(Step::Waiting, Cause::Refused(why), false)
     }
 
+    pub(crate) fn cross_slot() -> Error {
+        Error::new(Step::Waiting, Cause::CrossSlot, false)
+    }
+
+    /// The same, but another part of it may have run.
+    pub(crate) fn doubted(mut self) -> Error {
+        self.0.in_doubt = true;
+        self
+    }
+
     pub(crate) fn abandoned() -> Error {
         Error::new(Step::Running, Cause::Abandoned, true)
     }
@@ -199,6 +218,7 @@ impl fmt::Display for Error {
             Cause::Connection(error) => write!(f, "the connection failed: {error}"),
             Cause::Unfit(error) => write!(f, "the reply is not what was asked for: {error}"),
             Cause::Refused(why) => f.write_str(why),
+            Cause::CrossSlot => f.write_str("its keys are in several slots of the cluster"),
             Cause::Abandoned => f.write_str("the runtime ended before the command did"),
         }?;
         if self.0.in_doubt {
@@ -218,6 +238,7 @@ impl fmt::Debug for Error {
             Cause::Connection(error) => out.field("connection", error),
             Cause::Unfit(error) => out.field("unfit", error),
             Cause::Refused(why) => out.field("refused", why),
+            Cause::CrossSlot => out.field("is_cross_slot", &true),
             Cause::Abandoned => out.field("abandoned", &true),
         };
         out.field("in_doubt", &self.0.in_doubt).finish()
@@ -230,7 +251,7 @@ impl error::Error for Error {
         match &self.0.cause {
             Cause::Canceled(end) => Some(end),
             Cause::Redis(error) | Cause::Connection(error) | Cause::Unfit(error) => Some(error),
-            Cause::Refused(_) | Cause::Abandoned => None,
+            Cause::Refused(_) | Cause::CrossSlot | Cause::Abandoned => None,
         }
     }
 }

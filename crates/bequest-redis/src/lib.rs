@@ -35,6 +35,7 @@
 //! | the same, and the *future* was dropped | the element is put back to the end of the list it came from, or handed to [`Options::orphans`] |
 //! | the server does not answer any more | plain: answered at once. Blocking: answered after [`Options::grace`], in doubt; after [`Options::unblock_limit`] its connection is closed |
 //! | a message is waited for | the wait ends; a message that arrives stays for the next call |
+//! | of a cluster: a node has sent the call elsewhere, or has asked for patience | it is answered at once; no node has run it |
 //!
 //! # What can not be cancelled
 //!
@@ -77,24 +78,52 @@
 //! The driver's own time limits (it answers after 500 ms, and lets a `BLPOP` swallow a job behind its back) are
 //! switched off: the context's are the only ones.
 //!
+//! # A cluster
+//!
+//! [`Client::open_cluster`] gives the same client, with the same calls. A command goes to the node that has the slot of its
+//! keys; keys with the same part in braces are in the same slot. What no one node can do is refused: keys in several slots
+//! ([`Error::is_cross_slot`]), and commands about a whole server, which [`Client::cmd_at_each`] sends to each primary. A
+//! pipeline is cut by node and its replies are put in order; a transaction needs one slot. A blocking command waits, and
+//! is ended, at the node that has its list.
+//!
+//! A node that did not run a command says so (`MOVED`, `ASK`, `TRYAGAIN`, `CLUSTERDOWN`), and the call goes on elsewhere or a
+//! little later; likewise when a node cannot be reached, until a replica has taken its place. All this is within the
+//! context and [`Options::connect_limit`], whose end is an error that is not in doubt. What was sent and not answered is in
+//! doubt, and is not sent again, here as with one server. A pipeline that ends after one of its parts has run is in doubt.
+//!
+//! Who has which slots is asked at the first call and again whenever a node says that it has changed or cannot be
+//! reached. When the cluster has given up a node that does not answer, those who still wait on it are told that it is lost.
+//! All is read from primaries. A subscription is at any one node, which hears what is published at any other.
+//!
+//! # TLS
+//!
+//! With the feature `tls` and a URL that begins with `rediss`, by rustls and ring. The server's certificate is always
+//! verified, by the authorities that the system trusts or by [`Options::root_certificates`]; a certificate that is not
+//! trusted is an error at once, and is not tried again.
+//!
 //! # Not here
 //!
-//! No TLS, no cluster, no sentinel, no transactions with `WATCH`. Redis 6 or later, since timeouts are sent in
-//! fractions of seconds.
+//! No sentinel, no transactions with `WATCH`, no sharded pub/sub, no reading from replicas. Redis 6 or later, since timeouts
+//! are sent in fractions of seconds.
 
 mod blocking;
 mod cache;
 mod client;
+mod cluster;
 mod command;
 mod connection;
+mod endpoint;
 mod error;
 mod handle;
+mod node;
 mod options;
 mod pubsub;
 mod retry;
 mod shared;
 mod statistics;
 mod stripes;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub use client::Client;
 pub use error::{Error, Step};

@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Cmd, IntoConnectionInfo, Value};
+use redis::{Cmd, RedisResult, Value};
 
 use crate::client::Client;
-use crate::connection;
+use crate::endpoint::{Endpoint, unfit};
 use crate::error::Error;
 
 /// How a client is made: [`Client::open`] with settings.
@@ -25,9 +25,10 @@ use crate::error::Error;
 /// assert_eq!(client.statistics().connected, 0); // the first command connects
 /// # Ok::<(), bequest_redis::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
-    url: String,
+    urls: Vec<String>,
+    is_cluster: bool,
     pub(crate) settings: Settings,
 }
 
@@ -38,6 +39,9 @@ pub(crate) struct Settings {
     pub(crate) grace: Duration,
     pub(crate) unblock_limit: Duration,
     pub(crate) orphans: Option<Sink>,
+    pub(crate) name: Option<String>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: crate::tls::TlsChoice,
 }
 
 pub(crate) type Sink = Arc<dyn Fn(Orphan) + Send + Sync>;
@@ -53,28 +57,43 @@ pub struct Orphan {
 }
 
 impl Options {
-    /// A client of the server at `url`: `redis://[user:password@]host[:port][/db]` or `unix:///path`.
+    /// A client of the server at `url`: `redis://[user:password@]host[:port][/db]`, the same with `rediss` for TLS
+    /// (feature `tls`), or `unix:///path`. With `?protocol=resp3` it speaks RESP 3.
     pub fn new(url: impl Into<String>) -> Options {
+        Options::of(vec![url.into()], false)
+    }
+
+    /// A client of the cluster to which the servers at `urls` belong, as in [`Client::open_cluster`].
+    pub fn cluster<S: Into<String>>(urls: impl IntoIterator<Item = S>) -> Options {
+        Options::of(urls.into_iter().map(S::into).collect(), true)
+    }
+
+    fn of(urls: Vec<String>, is_cluster: bool) -> Options {
         Options {
-            url: url.into(),
+            urls,
+            is_cluster,
             settings: Settings {
                 connect_limit: Duration::from_secs(5),
                 blocking_connections: 16,
                 grace: Duration::from_millis(30),
                 unblock_limit: Duration::from_secs(1),
                 orphans: None,
+                name: None,
+                #[cfg(feature = "tls")]
+                tls: crate::tls::TlsChoice::default(),
             },
         }
     }
 
-    /// How long a call tries to connect, again and again, if its context does not end before. If not set: 5 seconds.
+    /// How long a call tries to connect, again and again, if its context does not end before; of a cluster, how long it tries
+    /// in all to have its command run by a node. If not set: 5 seconds.
     pub fn connect_limit(mut self, limit: Duration) -> Options {
         self.settings.connect_limit = limit;
         self
     }
 
     /// How many blocking commands can run at a time, at least 1; further ones wait, first in, first out. Each has a
-    /// connection to itself. If not set: 16.
+    /// connection to itself. Of a cluster: at each node. If not set: 16.
     pub fn blocking_connections(mut self, count: usize) -> Options {
         self.settings.blocking_connections = count.max(1);
         self
@@ -108,15 +127,66 @@ impl Options {
         self
     }
 
+    /// What the connections are called in `CLIENT LIST`, for people who look there: visible ASCII characters. If not set:
+    /// nothing. A subscription's connection has no name.
+    pub fn client_name(mut self, name: impl Into<String>) -> Options {
+        self.settings.name = Some(name.into());
+        self
+    }
+
+    /// Whose signature a server's certificate must bear, in PEM, instead of those that the system trusts. For `rediss`.
+    #[cfg(feature = "tls")]
+    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Options {
+        self.settings.tls.roots = Some(pem.into());
+        self
+    }
+
+    /// The certificate by which a server may know this client, with what leads to its authority, and its key; both in
+    /// PEM. For `rediss`.
+    #[cfg(feature = "tls")]
+    pub fn client_certificate(mut self, chain: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Options {
+        self.settings.tls.client = Some((chain.into(), key.into()));
+        self
+    }
+
     /// Makes the client. Nothing is sent: the first command connects.
     ///
     /// # Errors
     ///
-    /// If the URL is none, or asks for what this crate does not have: TLS.
+    /// If the URL is none, or a name, a certificate or a key is not one; if it asks for TLS and the crate was built
+    /// without the feature `tls`.
     pub fn open(self) -> Result<Client, Error> {
-        let info = self.url.into_connection_info().map_err(Error::connecting)?;
-        connection::check(&info).map_err(Error::connecting)?;
-        Ok(Client::start(info, self.settings))
+        let settings = self.settings;
+        let endpoints = self.urls.iter().map(|url| Endpoint::of(url, &settings));
+        let mut endpoints = endpoints
+            .collect::<RedisResult<Vec<_>>>()
+            .map_err(Error::connecting)?;
+        if self.is_cluster {
+            let error = match endpoints.as_slice() {
+                [] => Some("a cluster is looked for at one URL at least"),
+                all if all.iter().any(|one| one.login().db() != 0) => Some("a cluster has but one database"),
+                all if !all.iter().all(Endpoint::has_port) => {
+                    Some("a cluster is not reached by a Unix socket")
+                }
+                _ => None,
+            };
+            return match error {
+                Some(why) => Err(Error::connecting(unfit(why))),
+                None => Ok(Client::start_cluster(endpoints, settings)),
+            };
+        }
+        let endpoint = endpoints.pop().expect("there is one URL");
+        Ok(Client::start(endpoint, &settings))
+    }
+}
+
+impl fmt::Debug for Options {
+    /// Without the URL: it may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("is_cluster", &self.is_cluster)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }
 
@@ -128,6 +198,7 @@ impl fmt::Debug for Settings {
             .field("grace", &self.grace)
             .field("unblock_limit", &self.unblock_limit)
             .field("has_sink", &self.orphans.is_some())
-            .finish()
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }

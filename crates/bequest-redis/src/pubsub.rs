@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bequest::Context;
-use futures_core::Stream;
+use futures_util::Stream;
 use redis::aio::{PubSub, PubSubSink, PubSubStream};
-use redis::{ConnectionInfo, Msg, RedisError, RedisResult};
+use redis::{Msg, RedisError, RedisResult};
 
-use crate::connection::{Opened, open, within_a_try};
+use crate::client::Upstream;
+use crate::connection::within_a_try;
+use crate::endpoint::{Endpoint, Opened};
 use crate::error::{Error, Step};
 use crate::retry::{delay, until_connected};
 use crate::statistics::Counters;
@@ -28,7 +30,7 @@ use crate::statistics::Counters;
 /// first returns what had arrived, then one error with [`Error::is_connection`], which stands for whatever was
 /// published in between; the next call connects and subscribes anew.
 pub struct Subscription {
-    info: Arc<ConnectionInfo>,
+    upstream: Upstream,
     connect_limit: Duration,
     counters: Arc<Counters>,
     topics: Topics,
@@ -52,7 +54,7 @@ struct Live {
 impl Subscription {
     pub(crate) async fn begin(
         ctx: &Context,
-        info: Arc<ConnectionInfo>,
+        upstream: Upstream,
         connect_limit: Duration,
         counters: Arc<Counters>,
         topics: Topics,
@@ -60,7 +62,7 @@ impl Subscription {
         ctx.check()
             .map_err(|end| Error::canceled_at(Step::Waiting, end))?;
         let mut subscription = Subscription {
-            info,
+            upstream,
             connect_limit,
             counters,
             topics,
@@ -99,13 +101,17 @@ impl Subscription {
         let live = match self.live.take() {
             Some(live) => live,
             None => {
-                let (info, topics, counters) = (&*self.info, &self.topics, &*self.counters);
+                let (upstream, topics, counters) = (&self.upstream, &self.topics, &*self.counters);
                 let attempt = |failures| async move {
                     tokio::time::sleep(delay(failures)).await;
-                    let made = within_a_try(subscribe(info, topics)).await;
+                    let endpoint = upstream.any().await?;
+                    let made = within_a_try(subscribe(&endpoint, topics)).await;
                     match &made {
                         Ok(_) => counters.connected.add(),
-                        Err(_) => counters.connect_failed.add(),
+                        Err(_) => {
+                            counters.connect_failed.add();
+                            upstream.suspect();
+                        }
                     }
                     made
                 };
@@ -116,11 +122,30 @@ impl Subscription {
     }
 }
 
-async fn subscribe(info: &ConnectionInfo, topics: &Topics) -> RedisResult<Live> {
-    let settings = info.redis_settings();
-    let pubsub = match open(info).await? {
-        Opened::Tcp(socket) => PubSub::new(settings, socket).await?,
-        Opened::Unix(socket) => PubSub::new(settings, socket).await?,
+impl Upstream {
+    /// Where to subscribe. In a cluster every node hears what is published at any; another one is chosen each time.
+    async fn any(&self) -> RedisResult<Arc<Endpoint>> {
+        match self {
+            Upstream::Server(node) => Ok(Arc::clone(&node.endpoint)),
+            Upstream::Cluster(cluster) => cluster.any_endpoint().await,
+        }
+    }
+
+    /// One of the nodes may be gone.
+    fn suspect(&self) {
+        if let Upstream::Cluster(cluster) = self {
+            cluster.renew();
+        }
+    }
+}
+
+async fn subscribe(endpoint: &Endpoint, topics: &Topics) -> RedisResult<Live> {
+    let login = endpoint.login();
+    let pubsub = match endpoint.open().await? {
+        Opened::Tcp(socket) => PubSub::new(login, socket).await?,
+        Opened::Unix(socket) => PubSub::new(login, socket).await?,
+        #[cfg(feature = "tls")]
+        Opened::Tls(socket) => PubSub::new(login, *socket).await?,
     };
     let (mut sink, messages) = pubsub.split();
     match topics {

@@ -39,6 +39,19 @@ where
     }
 }
 
+/// Makes one attempt, within `limit` and until the context has ended.
+pub(crate) async fn once<T>(
+    ctx: &Context,
+    limit: Duration,
+    attempt: impl Future<Output = RedisResult<T>>,
+) -> Result<T, Error> {
+    match ctx.timeout(limit, attempt).await {
+        Ok(result) => result.map_err(Error::connecting),
+        Err(end) if ctx.is_done() => Err(Error::canceled_at(Step::Connecting, end)),
+        Err(_) => Err(Error::connecting(no_answer())),
+    }
+}
+
 /// How long to wait before the next try, after `failures` of them: twice as long each time, less up to a half by
 /// chance, so that many clients do not come back at the same instant.
 pub(crate) fn delay(failures: u32) -> Duration {
@@ -51,12 +64,16 @@ pub(crate) fn delay(failures: u32) -> Duration {
     whole - whole.mul_f64(chance as f64 / 2048.0)
 }
 
-/// A server that is away or still loading its data may be back; a wrong password stays wrong.
-fn is_worth_a_retry(error: &RedisError) -> bool {
+/// A server that is away or still loading its data may be back; a wrong password or certificate stays wrong.
+pub(crate) fn is_worth_a_retry(error: &RedisError) -> bool {
+    #[cfg(feature = "tls")]
+    if crate::tls::is_refusal(error) {
+        return false;
+    }
     is_of_connection(error) || error.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading)
 }
 
-fn no_answer() -> RedisError {
+pub(crate) fn no_answer() -> RedisError {
     std::io::Error::new(std::io::ErrorKind::TimedOut, "no connection in time").into()
 }
 

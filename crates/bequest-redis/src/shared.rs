@@ -17,11 +17,13 @@ use std::time::Duration;
 
 use bequest::Context;
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, ConnectionInfo, Pipeline, RedisError, RedisResult, ScriptInvocation, Value};
+use redis::{Cmd, Pipeline, RedisError, RedisResult, ScriptInvocation, Value};
 use tokio::runtime;
 use tokio::sync::watch;
 
-use crate::connection::{Connection, connect};
+use crate::cluster::asking;
+use crate::connection::{Connection, WeakConnection, connect};
+use crate::endpoint::Endpoint;
 use crate::error::{Error, Step, is_of_connection};
 use crate::handle::Handle;
 use crate::retry::{delay, until_connected};
@@ -38,11 +40,17 @@ pub(crate) enum Request<'a> {
     Command(&'a Cmd),
     Pipeline(&'a Pipeline),
     Script(&'a ScriptInvocation<'a>),
+    /// A command that a node of a cluster is to run although it does not have the slot yet.
+    Asked(&'a Cmd),
+    /// Commands that have nothing to do with each other, each with its own reply or error; whether they are asked.
+    Each(&'a [&'a Cmd], bool),
+    /// A pipeline that is a transaction, whose errors may lead elsewhere; whether it is asked.
+    Transaction(&'a Pipeline, bool),
 }
 
 #[derive(Debug)]
 pub(crate) struct Shared {
-    info: Arc<ConnectionInfo>,
+    endpoint: Arc<Endpoint>,
     connect_limit: Duration,
     counters: Arc<Counters>,
     slot: Mutex<Slot>,
@@ -57,6 +65,8 @@ struct Slot {
     making: Option<Making>,
     /// Tries that have failed since the last one that did not.
     failures: u32,
+    /// Connections that were replaced, and that somebody may still wait on.
+    old: Vec<WeakConnection>,
 }
 
 /// The result of a try to connect, once there is one.
@@ -69,14 +79,19 @@ impl Request<'_> {
             Request::Command(cmd) => driver.send_packed_command(cmd).await?.extract_error(),
             Request::Pipeline(pipeline) => pipeline.query_async(driver).await,
             Request::Script(script) => script.invoke_async(driver).await,
+            Request::Asked(cmd) => asking::one(driver, cmd).await,
+            Request::Each(cmds, is_asked) => asking::each(driver, cmds, *is_asked).await,
+            Request::Transaction(pipeline, is_asked) => {
+                asking::transaction(driver, pipeline, *is_asked).await
+            }
         }
     }
 }
 
 impl Shared {
-    pub(crate) fn new(info: Arc<ConnectionInfo>, connect_limit: Duration, counters: Arc<Counters>) -> Shared {
+    pub(crate) fn new(endpoint: Arc<Endpoint>, connect_limit: Duration, counters: Arc<Counters>) -> Shared {
         Shared {
-            info,
+            endpoint,
             connect_limit,
             counters,
             slot: Mutex::default(),
@@ -92,8 +107,18 @@ impl Shared {
             Some(handle) => handle,
             None => Handle::to(self.connected(ctx).await?),
         };
+        self.send(ctx, handle, &request).await
+    }
+
+    /// Sends `request` on a connection that is there.
+    pub(crate) async fn send(
+        self: &Arc<Self>,
+        ctx: &Context,
+        handle: Handle,
+        request: &Request<'_>,
+    ) -> Result<Value, Error> {
         let mut flight = Flight::begin(self, handle);
-        match ctx.run(flight.handle().send(&request)).await {
+        match ctx.run(flight.handle().send(request)).await {
             Ok(Ok(value)) => {
                 flight.answered();
                 Ok(value)
@@ -114,7 +139,7 @@ impl Shared {
     }
 
     /// A handle to the connection, if there is one.
-    fn handle(&self) -> Option<Handle> {
+    pub(crate) fn handle(&self) -> Option<Handle> {
         loop {
             let Some(handle) = lock(self.handles.mine()).pop() else {
                 return self.open().map(Handle::to);
@@ -144,7 +169,7 @@ impl Shared {
     }
 
     /// The result of the try that is under way, or of one begun now.
-    async fn join(self: &Arc<Self>) -> RedisResult<Connection> {
+    pub(crate) async fn join(self: &Arc<Self>) -> RedisResult<Connection> {
         let mut making = {
             let mut slot = self.slot();
             match (&slot.open, &slot.making) {
@@ -172,7 +197,7 @@ impl Shared {
         tokio::spawn(async move {
             let _unmade = unmade;
             tokio::time::sleep(pause).await;
-            let result = connect(&shared.info).await;
+            let result = connect(&shared.endpoint).await;
             shared.made(&result);
             // Nobody may be waiting any more; the connection is in its place all the same.
             tell.send_replace(Some(result));
@@ -201,6 +226,8 @@ impl Shared {
         let is_there = slot.open.as_ref().is_some_and(|open| open.is_same(connection));
         if is_there {
             slot.open = None;
+            slot.old.retain(|old| old.upgrade().is_some());
+            slot.old.push(connection.downgrade());
         }
         drop(slot);
         connection.retire();
@@ -208,6 +235,18 @@ impl Shared {
             lock(handles).retain(|handle| !handle.connection().is_same(connection));
         }
         is_there
+    }
+
+    /// Closes all connections; whoever waits on one is told so.
+    pub(crate) fn close(&self) {
+        let (open, old) = {
+            let mut slot = self.slot();
+            (slot.open.take(), std::mem::take(&mut slot.old))
+        };
+        let all = open
+            .into_iter()
+            .chain(old.iter().filter_map(WeakConnection::upgrade));
+        all.for_each(|connection| connection.close());
     }
 
     /// Asks a connection, on which somebody waited in vain, for a sign of life, and replaces it if there is none. It is

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::sync::watch;
+
 use crate::stripes::StripedCounter;
 
 /// What a [`Client`](crate::Client) is doing and has done, from [`Client::statistics`](crate::Client::statistics).
@@ -20,6 +22,10 @@ pub struct Statistics {
     pub connect_failed: u64,
     /// Shared connections that stopped answering and were replaced.
     pub replaced: u64,
+    /// Of a cluster: how often a node sent a command elsewhere, or asked for patience.
+    pub redirected: u64,
+    /// Of a cluster: how often it was asked anew which node has which slots.
+    pub refreshed: u64,
     /// What blocks.
     pub blocking: Blocking,
 }
@@ -47,7 +53,7 @@ pub struct Blocking {
     pub lost: u64,
 }
 
-/// Where the numbers are counted. Every one is only ever added to, and read for people: Relaxed throughout.
+/// Where the numbers are counted. All but `running` are only ever added to, and read for people: Relaxed throughout.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) sent: StripedCounter,
@@ -55,12 +61,16 @@ pub(crate) struct Counters {
     pub(crate) connected: Counter,
     pub(crate) connect_failed: Counter,
     pub(crate) replaced: Counter,
+    pub(crate) redirected: Counter,
+    pub(crate) refreshed: Counter,
     pub(crate) begun: Counter,
     pub(crate) unblocked: Counter,
     pub(crate) closed: Counter,
     pub(crate) put_back: Counter,
     pub(crate) handed_over: Counter,
     pub(crate) lost: Counter,
+    /// How many blocking commands run or are being ended.
+    pub(crate) running: watch::Sender<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -77,15 +87,17 @@ impl Counter {
 }
 
 impl Counters {
-    pub(crate) fn read(&self, running: usize, idle: usize) -> Statistics {
+    pub(crate) fn read(&self, idle: usize) -> Statistics {
         Statistics {
             sent: self.sent.get(),
             given_up: self.given_up.get(),
             connected: self.connected.get(),
             connect_failed: self.connect_failed.get(),
             replaced: self.replaced.get(),
+            redirected: self.redirected.get(),
+            refreshed: self.refreshed.get(),
             blocking: Blocking {
-                running,
+                running: *self.running.borrow(),
                 idle,
                 begun: self.begun.get(),
                 unblocked: self.unblocked.get(),

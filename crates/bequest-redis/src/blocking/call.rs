@@ -10,7 +10,7 @@ use tokio::runtime;
 use tokio::sync::oneshot;
 
 use super::orphan::{self, Lost};
-use super::pool::{Lease, Pool};
+use super::pool::{Lease, Patience, Pool};
 use crate::command::Blocking;
 use crate::error::{Error, Step, is_of_connection};
 use crate::handle::Handle;
@@ -31,13 +31,20 @@ enum Outcome {
     Stopped,
     /// The connection was closed, and nobody knows.
     Unknown,
+    /// The server is lost for good, and nobody knows.
+    Lost,
 }
 
 /// Runs `work` on a connection of its own.
-pub(crate) async fn call(pool: &Arc<Pool>, ctx: &Context, work: Work) -> Result<Value, Error> {
+pub(crate) async fn call(
+    pool: &Arc<Pool>,
+    ctx: &Context,
+    work: Work,
+    patience: Patience,
+) -> Result<Value, Error> {
     ctx.check()
         .map_err(|end| Error::canceled_at(Step::Waiting, end))?;
-    let lease = pool.take(ctx).await?;
+    let lease = pool.take(ctx, patience).await?;
     let (tell, told) = oneshot::channel();
     let task = Task {
         pool: Arc::clone(pool),
@@ -58,6 +65,7 @@ pub(crate) async fn call(pool: &Arc<Pool>, ctx: &Context, work: Work) -> Result<
         Ok(Outcome::Failed(error)) => Err(Error::running(error)),
         Ok(Outcome::Stopped) => Err(answer.work.stopped(end_of(ctx).await)),
         Ok(Outcome::Unknown) => Err(Error::canceled_in_doubt(end_of(ctx).await)),
+        Ok(Outcome::Lost) => Err(Error::running(lost())),
         Err(_) => Err(Error::abandoned()),
     }
 }
@@ -65,6 +73,10 @@ pub(crate) async fn call(pool: &Arc<Pool>, ctx: &Context, work: Work) -> Result<
 /// The task stops a command only after the context has ended, so this does not wait.
 async fn end_of(ctx: &Context) -> Canceled {
     ctx.done().await
+}
+
+fn lost() -> RedisError {
+    std::io::Error::new(std::io::ErrorKind::ConnectionAborted, "the node is gone").into()
 }
 
 /// The caller's side. Dropped with an answer in it that nobody took, it has it put back.
@@ -106,7 +118,7 @@ impl Task {
     async fn run(self, lease: Lease, mut tell: oneshot::Sender<Outcome>) {
         let _running = self.pool.begin();
         let outcome = self.drive(&lease, &mut tell).await;
-        if matches!(outcome, Outcome::Unknown) {
+        if matches!(outcome, Outcome::Unknown | Outcome::Lost) {
             lease.seat.connection.close();
             self.pool.counters.closed.add();
         }
@@ -144,6 +156,7 @@ impl Task {
                 reply = &mut reply => Some(reply),
                 _ = self.ctx.done() => None,
                 () = tell.closed() => None,
+                () = self.pool.gone() => return Outcome::Lost,
             };
             let outcome = match end {
                 Some(reply) => Outcome::of(reply),
@@ -204,6 +217,7 @@ impl Work {
     async fn send(&self, lease: &Lease) -> RedisResult<Value> {
         let mut handle = Handle::to(lease.seat.connection.clone());
         match self {
+            Work::Command(cmd, blocking) if blocking.is_asked => handle.send(&Request::Asked(cmd)).await,
             Work::Command(cmd, _) => handle.send(&Request::Command(cmd)).await,
             Work::Pipeline(pipeline) => handle.send(&Request::Pipeline(pipeline)).await,
         }
@@ -215,6 +229,14 @@ impl Work {
             Work::Command(..) => Error::canceled_at(Step::Running, end),
             Work::Pipeline(_) => Error::canceled_in_doubt(end),
         }
+    }
+
+    /// The same for a node of a cluster that is to run it although it does not have the slot yet.
+    pub(crate) fn asked(mut self, is_asked: bool) -> Work {
+        if let Work::Command(_, blocking) = &mut self {
+            blocking.is_asked = is_asked;
+        }
+        self
     }
 
     /// Splits off what an orphaned answer needs.

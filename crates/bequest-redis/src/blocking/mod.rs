@@ -30,4 +30,4 @@ mod pool;
 mod seat;
 
 pub(crate) use call::{Work, call};
-pub(crate) use pool::Pool;
+pub(crate) use pool::{Back, Patience, Pool};

@@ -7,7 +7,6 @@ use super::call::Work;
 use super::pool::Pool;
 use crate::command::{End, Taken};
 use crate::options::Orphan;
-use crate::shared::Request;
 
 /// The reply does not have the shape that its command should have.
 pub(super) struct Lost;
@@ -36,7 +35,7 @@ pub(super) async fn settle(pool: &Pool, work: Work, reply: Value) {
 /// Once: a second try might put it back twice.
 async fn put_back(pool: &Pool, cmd: &Cmd) -> bool {
     let limited = Context::background().with_timeout(pool.settings.unblock_limit);
-    pool.shared.run(&limited, Request::Command(cmd)).await.is_ok()
+    pool.back.put(&limited, cmd).await.is_ok()
 }
 
 /// The command that undoes what was taken; none if nothing was.

@@ -1,33 +1,53 @@
 //! The connections for blocking commands: how many, whose turn, and which are idle.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use bequest::Context;
-use redis::{ConnectionInfo, RedisError, RedisResult};
+use redis::{Cmd, RedisError, RedisResult, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::seat::{Control, Seat};
+use crate::cluster::Cluster;
 use crate::connection::{self, Connection};
+use crate::endpoint::Endpoint;
 use crate::error::{Error, Step};
 use crate::options::Settings;
-use crate::retry::{delay, until_connected};
-use crate::shared::Shared;
+use crate::retry::{delay, once, until_connected};
+use crate::shared::{Request, Shared};
 use crate::statistics::Counters;
 
 pub(crate) struct Pool {
-    info: Arc<ConnectionInfo>,
+    endpoint: Arc<Endpoint>,
     pub(super) settings: Settings,
     pub(super) counters: Arc<Counters>,
-    /// On which elements are put back.
-    pub(super) shared: Arc<Shared>,
+    /// How elements are put back.
+    pub(super) back: Back,
     /// First in, first out; one permit for each connection that may be in use.
     permits: Arc<Semaphore>,
     /// Guarded by its lock. All unread replies of these connections have been read.
     idle: Mutex<Vec<Seat>>,
     /// Held while a control connection is made, so that there is one.
     control: tokio::sync::Mutex<Option<Control>>,
-    /// How many commands run or are being ended.
-    running: watch::Sender<usize>,
+    /// Whether the server is lost for good: whoever waits for it is told so.
+    is_gone: watch::Sender<bool>,
+}
+
+/// The way back for what was taken for nobody.
+#[derive(Debug)]
+pub(crate) struct Back {
+    shared: Arc<Shared>,
+    cluster: Weak<Cluster>,
+}
+
+/// How often a connection is tried for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Patience {
+    /// Again and again within this time.
+    Within(Duration),
+    /// Once within this time, after so many failures.
+    Once(Duration, u32),
 }
 
 /// A seat and the right to use it.
@@ -37,47 +57,61 @@ pub(super) struct Lease {
 }
 
 /// Counts a command as running.
-pub(super) struct Running(Arc<Pool>);
+pub(super) struct Running(Arc<Counters>);
+
+impl Back {
+    /// To the server itself, or to the node of `cluster` that has the slot by then.
+    pub(crate) fn new(shared: Arc<Shared>, cluster: Weak<Cluster>) -> Back {
+        Back { shared, cluster }
+    }
+
+    pub(super) async fn put(&self, ctx: &Context, cmd: &Cmd) -> Result<Value, Error> {
+        match self.cluster.upgrade() {
+            Some(cluster) => cluster.command(ctx, cmd).await,
+            None => self.shared.run(ctx, Request::Command(cmd)).await,
+        }
+    }
+}
 
 impl Pool {
     pub(crate) fn new(
-        info: Arc<ConnectionInfo>,
+        endpoint: Arc<Endpoint>,
         settings: Settings,
         counters: Arc<Counters>,
-        shared: Arc<Shared>,
+        back: Back,
     ) -> Pool {
         Pool {
-            info,
+            endpoint,
             permits: Arc::new(Semaphore::new(settings.blocking_connections)),
             settings,
             counters,
-            shared,
+            back,
             idle: Mutex::default(),
             control: tokio::sync::Mutex::default(),
-            running: watch::Sender::new(0),
+            is_gone: watch::Sender::new(false),
         }
-    }
-
-    pub(crate) fn running(&self) -> usize {
-        *self.running.borrow()
     }
 
     pub(crate) fn idle(&self) -> usize {
         self.seats().len()
     }
 
-    /// Waits until nothing runs.
-    pub(crate) async fn settle(&self, ctx: &Context) -> Result<(), Error> {
-        let mut running = self.running.subscribe();
-        match ctx.run(running.wait_for(|count| *count == 0)).await {
-            // The sender is ours, so it is there.
-            Ok(_) => Ok(()),
-            Err(end) => Err(Error::canceled_at(Step::Waiting, end)),
-        }
+    /// The server is lost for good: whoever waits for it is told so, and idle connections are closed.
+    pub(crate) fn close(&self) {
+        self.is_gone.send_replace(true);
+        let idle = std::mem::take(&mut *self.seats());
+        drop(idle);
+    }
+
+    /// Waits until the server is lost for good.
+    pub(super) async fn gone(&self) {
+        let mut is_gone = self.is_gone.subscribe();
+        // The sender is ours, so it is there.
+        let _ = is_gone.wait_for(|is_gone| *is_gone).await;
     }
 
     /// Waits for a turn and takes a connection, an idle one or one made now.
-    pub(super) async fn take(self: &Arc<Self>, ctx: &Context) -> Result<Lease, Error> {
+    pub(super) async fn take(self: &Arc<Self>, ctx: &Context, patience: Patience) -> Result<Lease, Error> {
         let turn = ctx.run(Arc::clone(&self.permits).acquire_owned()).await;
         let permit = match turn {
             Ok(permit) => permit.expect("the semaphore is never closed"),
@@ -88,10 +122,11 @@ impl Pool {
         }
         // The permit travels with the try, so that no more are made than may be in use.
         let permit = Arc::new(Mutex::new(Some(permit)));
-        until_connected(ctx, self.settings.connect_limit, |failures| {
-            Arc::clone(self).make(Arc::clone(&permit), failures)
-        })
-        .await
+        let attempt = |failures| Arc::clone(self).make(Arc::clone(&permit), failures);
+        match patience {
+            Patience::Within(limit) => until_connected(ctx, limit, attempt).await,
+            Patience::Once(limit, failures) => once(ctx, limit, attempt(failures)).await,
+        }
     }
 
     /// Takes a connection back, clean.
@@ -104,8 +139,8 @@ impl Pool {
 
     pub(super) fn begin(self: &Arc<Self>) -> Running {
         self.counters.begun.add();
-        self.running.send_modify(|count| *count += 1);
-        Running(Arc::clone(self))
+        self.counters.running.send_modify(|count| *count += 1);
+        Running(Arc::clone(&self.counters))
     }
 
     fn reuse(&self) -> Option<Seat> {
@@ -151,7 +186,7 @@ impl Pool {
 
     async fn seat(&self) -> RedisResult<Seat> {
         let control = self.control().await?;
-        let connection = self.counted(connection::connect(&self.info).await)?;
+        let connection = self.counted(connection::connect(&self.endpoint).await)?;
         Seat::prepare(connection, &control).await
     }
 
@@ -160,7 +195,7 @@ impl Pool {
         if let Some(control) = place.as_ref().filter(|control| control.is_usable()) {
             return Ok(control.clone());
         }
-        let connection = self.counted(connection::connect(&self.info).await)?;
+        let connection = self.counted(connection::connect(&self.endpoint).await)?;
         let control = Control::prepare(connection).await?;
         *place = Some(control.clone());
         Ok(control)
@@ -182,5 +217,14 @@ impl Pool {
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.running.send_modify(|count| *count -= 1);
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("endpoint", &self.endpoint)
+            .field("idle", &self.idle())
+            .finish_non_exhaustive()
     }
 }

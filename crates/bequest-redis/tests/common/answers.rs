@@ -2,7 +2,6 @@
 //! writes it on the first day. The long run of `examples/figures.rs` uses this too.
 #![allow(dead_code)] // each user uses a part
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -104,12 +103,12 @@ pub(crate) fn name(user: u64) -> String {
 
 /// Under each key its own name.
 pub(crate) async fn fill(client: &Client) {
-    let names: HashMap<String, String> = (0..USERS).map(|user| (name(user), name(user))).collect();
+    let mut sets = redis::pipe();
+    for user in 0..USERS {
+        sets.cmd("SET").arg(name(user)).arg(name(user)).ignore();
+    }
     let root = Context::background();
-    client
-        .cmd::<()>(&root, redis::cmd("MSET").arg(names))
-        .await
-        .unwrap();
+    client.pipeline::<()>(&root, &sets).await.unwrap();
 }
 
 /// A pool as one writes it on the first day.

@@ -133,13 +133,22 @@ impl RedisCluster {
                 break;
             }
             for key in keys {
-                self.must(from, &format!("MIGRATE 127.0.0.1 {port} {key} 0 5000"));
+                let migrate = format!("MIGRATE 127.0.0.1 {port} {key} 0 5000");
+                let answer = self.nodes[from].tell(&migrate).expect("the node answers");
+                // It may be gone by now: a list that was popped empty.
+                let is_done = answer.starts_with("+OK") || answer.starts_with("+NOKEY");
+                assert!(is_done, "{migrate}: {answer}");
             }
         }
         // In this order there is always one who has it.
         for node in [to, from] {
             self.must(node, &format!("CLUSTER SETSLOT {slot} NODE {target}"));
         }
+        // A second move before all have heard of the first could be undone by the one who has not.
+        let said = self.nodes[to].tell("CLUSTER NODES").expect("the node answers");
+        let own = claim(&said, &target);
+        until(&self.nodes, "CLUSTER NODES", |text| claim(text, &target) == own)
+            .unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// Hands each primary its slots, and a number by which it can be told from the others from the beginning.
@@ -228,6 +237,18 @@ fn node() -> Result<Redis, StartError> {
             .flat_map(|(name, value)| [name.into(), value.into()])
             .collect())
     })
+}
+
+/// The age of what `id` claims, and its slots, in what a node says of all.
+fn claim<'a>(nodes: &'a str, id: &str) -> Vec<&'a str> {
+    let line = nodes
+        .lines()
+        .find(|line| line.starts_with(id))
+        .unwrap_or_default();
+    line.split(' ')
+        .skip(6)
+        .filter(|word| *word != "connected")
+        .collect()
 }
 
 /// Tells `node` something that it is to agree to.
