@@ -19,6 +19,7 @@ Linux)
     need node nodejs
     need jq jq
     need redis-server redis-server
+    need valgrind valgrind
     command -v initdb >/dev/null || compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || missing+=(postgresql)
     command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
     if ((${#missing[@]} == 0)); then echo "nothing is missing"; exit 0; fi

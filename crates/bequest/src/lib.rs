@@ -97,3 +97,8 @@ pub use crate::reason::{Reason, Signal};
 pub use crate::scope::{CancelScope, Canceller};
 #[cfg(feature = "tokio-util")]
 pub use crate::token::{LinkedScope, LinkedToken};
+
+/// What must not compile, and its twin that must.
+#[cfg(doctest)]
+#[doc = include_str!("../tests/compile_fail.md")]
+mod compile_fail {}
