@@ -56,7 +56,7 @@
 //!   taken. The formats, both ways, are in [`wire`].
 //! - `client::Client` (feature `client`): requests that end with their context, and take the remaining time along;
 //!   `client::ContextLayer` does the same around any tower client.
-//! - `server::Tls` (feature `tls`): HTTPS, by [rustls](https://docs.rs/rustls) and ring, which this crate exports as `rustls`.
+//! - `server::Tls` and `client::Tls` (feature `tls`): HTTPS, by [rustls](https://docs.rs/rustls) and ring, which this crate exports as `rustls`.
 //! - `grpc::ServerLayer` and `grpc::ClientLayer` (feature `grpc`): the same for gRPC, around tonic's services and channels;
 //!   `grpc::Ended` tells a peer's end from our own.
 //! - `axum::Ctx` (feature `axum`): the context as an extractor. Without it: `request.extensions().get::<Context>()`,

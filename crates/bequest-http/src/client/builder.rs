@@ -11,6 +11,8 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use super::dial::{Connector, Dialler};
 use super::hosts::Hosts;
 use super::ready::Client;
+#[cfg(feature = "tls")]
+use super::tls::{Https, Tls};
 use crate::wire::Outbound;
 
 /// The settings of a client that is about to be made. Made by [`Client::builder`].
@@ -76,6 +78,27 @@ impl Builder {
         self.build_with(connector)
     }
 
+    /// A client for `https` URIs, and for `http` ones. Which protocol is spoken is agreed on with each peer (ALPN): HTTP/2
+    /// where it has that.
+    ///
+    /// # Panics
+    ///
+    /// As [`build`](Builder::build).
+    #[cfg(feature = "tls")]
+    pub fn build_tls(self, tls: Tls) -> Client<Https> {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.enforce_http(false);
+        self.build_tls_with(connector, tls)
+    }
+
+    /// The same around a connector that connects to the hosts of `https` URIs as well.
+    #[cfg(feature = "tls")]
+    pub fn build_tls_with<C: Connector>(self, connector: C, tls: Tls) -> Client<Https<C>> {
+        let connector = Https::new(connector, tls, self.is_http2);
+        self.build_with(connector)
+    }
+
     /// A client that dials with `connector`, for example one that speaks TLS.
     pub fn build_with<C: Connector>(self, connector: C) -> Client<C> {
         let pool = legacy::Client::builder(TokioExecutor::new())
@@ -83,7 +106,7 @@ impl Builder {
             .pool_idle_timeout(self.limits.idle)
             .pool_max_idle_per_host(self.limits.idle_per_host)
             .http2_only(self.is_http2)
-            .build(Dialler::new(connector, self.limits.clone()));
+            .build(Dialler::new(connector, self.limits.clone(), self.is_http2));
         Client {
             pool,
             hosts: Arc::new(Hosts::new(self.limits.exchanges_per_host)),

@@ -55,7 +55,11 @@ impl Call {
         let mut work = pin!(self.scope.run(work));
         let why = match work.as_mut().await {
             Ok(Ok(done)) => return Ok(done),
-            Ok(Err(error)) => Why::Failed(error.into()),
+            // What the engine makes of an end that we told it of is the context's end.
+            Ok(Err(error)) => self
+                .scope
+                .err()
+                .map_or_else(|| Why::Failed(error.into()), Why::Ended),
             Err(end) => Why::Ended(end),
         };
         Err(self.error(step(), why))
@@ -72,7 +76,6 @@ impl Call {
     }
 
     /// The context of the exchange.
-    #[cfg(feature = "grpc")]
     pub(crate) fn context(&self) -> Context {
         self.scope.context()
     }

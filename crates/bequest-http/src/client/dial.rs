@@ -7,18 +7,17 @@
 //!
 //! 1. A dial ends within [`Limits::connect`]; what it made is kept for [`Limits::idle`] at most, and no more dials are kept
 //!    for a host than [`Limits::idle_per_host`].
-//! 2. A connection that is kept is watched: one that the peer closes, or says something on, is dropped at once.
+//! 2. A connection that is kept is watched: one that the peer closes, or speaks on out of turn, is dropped at once.
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn, ready};
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as TaskContext, Poll, ready};
 
 use bequest::Context;
 use http::Uri;
-use hyper::rt::{Read, ReadBuf, Write};
+use hyper::rt::{Read, Write};
 use hyper_util::client::legacy::connect::Connection;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -27,6 +26,7 @@ use tower_service::Service;
 use super::BoxError;
 use super::builder::Limits;
 use super::hosts;
+use super::kept::Kept;
 
 /// What a connector must be to be wrapped: it gives connections that the pool can use.
 pub trait Connector:
@@ -60,7 +60,8 @@ impl<C> Connector for C where
 pub(super) struct Dialler<C: Connector> {
     connector: C,
     limits: Limits,
-    left: Arc<Left<C::Response>>,
+    is_http2: bool,
+    left: Arc<Left<Kept<C::Response>>>,
 }
 
 /// A dial that a request waits for.
@@ -68,7 +69,7 @@ pub(super) struct Dialling<C: Connector> {
     dialler: Dialler<C>,
     uri: Uri,
     /// `None` once it has answered.
-    waiting: Option<Waiting<C::Response>>,
+    waiting: Option<Waiting<Kept<C::Response>>>,
 }
 
 struct Waiting<T> {
@@ -79,8 +80,17 @@ struct Waiting<T> {
     runtime: Handle,
 }
 
+/// How what a dial makes is kept.
+struct Keeping {
+    limits: Limits,
+    /// Whether the peer is known to speak HTTP/2, and first.
+    is_http2: bool,
+}
+
 /// A dial's task: whoever wants what it makes sends where to put it.
 type Dial<T> = mpsc::UnboundedSender<Taker<T>>;
+/// A dial's task, and what its first taker waits for.
+type Started<T> = (Dial<Kept<T>>, oneshot::Receiver<Result<Kept<T>, BoxError>>);
 type Taker<T> = oneshot::Sender<Result<T, BoxError>>;
 
 /// Dials that were left behind, by host.
@@ -88,16 +98,24 @@ type Taker<T> = oneshot::Sender<Result<T, BoxError>>;
 struct Left<T>(Mutex<HashMap<String, Vec<Dial<T>>>>);
 
 impl<C: Connector> Dialler<C> {
-    pub(super) fn new(connector: C, limits: Limits) -> Dialler<C> {
+    pub(super) fn new(connector: C, limits: Limits, is_http2: bool) -> Dialler<C> {
         Dialler {
             connector,
             limits,
+            is_http2,
             left: Arc::new(Left(Mutex::default())),
         }
     }
 
+    fn keeping(&self) -> Keeping {
+        Keeping {
+            limits: self.limits.clone(),
+            is_http2: self.is_http2,
+        }
+    }
+
     /// Takes over a dial that was left behind for this host, or begins one.
-    fn dial(&self, uri: &Uri) -> Waiting<C::Response> {
+    fn dial(&self, uri: &Uri) -> Waiting<Kept<C::Response>> {
         while let Some(dial) = self.left.take(uri) {
             let (taker, answer) = oneshot::channel();
             if dial.send(taker).is_ok() {
@@ -113,9 +131,9 @@ impl<C: Connector> Dialler<C> {
         let uri = uri.clone();
         let work = async move {
             poll_fn(|cx| connector.poll_ready(cx)).await.map_err(Into::into)?;
-            connector.call(uri).await.map_err(Into::into)
+            connector.call(uri).await.map(Kept::new).map_err(Into::into)
         };
-        let (dial, answer) = start(&Handle::current(), work, &self.limits);
+        let (dial, answer) = start(&Handle::current(), work, self.keeping());
         Waiting {
             answer,
             dial,
@@ -126,7 +144,7 @@ impl<C: Connector> Dialler<C> {
 }
 
 impl<C: Connector> Service<Uri> for Dialler<C> {
-    type Response = C::Response;
+    type Response = Kept<C::Response>;
     type Error = BoxError;
     type Future = Dialling<C>;
 
@@ -145,7 +163,7 @@ impl<C: Connector> Service<Uri> for Dialler<C> {
 }
 
 impl<C: Connector> Future for Dialling<C> {
-    type Output = Result<C::Response, BoxError>;
+    type Output = Result<Kept<C::Response>, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
@@ -176,7 +194,7 @@ impl<C: Connector> Drop for Dialling<C> {
             // It was on its way to us.
             Ok(Ok(made)) => {
                 let made = ready(Ok(made));
-                start(&waiting.runtime, made, &self.dialler.limits).0
+                start(&waiting.runtime, made, self.dialler.keeping()).0
             }
             Ok(Err(_)) => return,
             Err(_) => waiting.dial,
@@ -190,29 +208,29 @@ impl<C: Connector> Drop for Dialling<C> {
 /// Starts a dial's task, with a first taker.
 fn start<T>(
     runtime: &Handle,
-    work: impl Future<Output = Result<T, BoxError>> + Send + 'static,
-    limits: &Limits,
-) -> (Dial<T>, oneshot::Receiver<Result<T, BoxError>>)
+    work: impl Future<Output = Result<Kept<T>, BoxError>> + Send + 'static,
+    keeping: Keeping,
+) -> Started<T>
 where
-    T: Read + Unpin + Send + 'static,
+    T: Read + Connection + Unpin + Send + 'static,
 {
     let (dial, takers) = mpsc::unbounded_channel();
     let (taker, answer) = oneshot::channel();
     // The receiver is at hand, so it is there.
     let _ = dial.send(taker);
     // Not joined: it ends by its limits, or when nobody can take it any more.
-    drop(runtime.spawn(keep(work, takers, limits.clone())));
+    drop(runtime.spawn(keep(work, takers, keeping)));
     (dial, answer)
 }
 
 /// Dials, and keeps the outcome for whoever takes it.
-async fn keep<T: Read + Unpin>(
-    work: impl Future<Output = Result<T, BoxError>>,
-    mut takers: mpsc::UnboundedReceiver<Taker<T>>,
-    limits: Limits,
+async fn keep<T: Read + Connection + Unpin>(
+    work: impl Future<Output = Result<Kept<T>, BoxError>>,
+    mut takers: mpsc::UnboundedReceiver<Taker<Kept<T>>>,
+    keeping: Keeping,
 ) {
     let clock = Context::background();
-    let outcome = match clock.timeout(limits.connect, work).await {
+    let outcome = match clock.timeout(keeping.limits.connect, work).await {
         Ok(outcome) => outcome,
         Err(late) => Err(late.into()),
     };
@@ -220,12 +238,13 @@ async fn keep<T: Read + Unpin>(
         Ok(made) => made,
         Err(error) => return refuse(&mut takers, error),
     };
+    let may_speak = keeping.is_http2 || made.connected().is_negotiated_h2();
     loop {
         let taker = tokio::select! {
             biased;
             taker = takers.recv() => taker,
-            _ = clock.sleep(limits.idle) => None,
-            () = spoken_on(&mut made) => None,
+            _ = clock.sleep(keeping.limits.idle) => None,
+            () = poll_fn(|cx| made.poll_spoiled(cx, may_speak)) => None,
         };
         let Some(taker) = taker else { return };
         made = match taker.send(Ok(made)) {
@@ -244,14 +263,6 @@ fn refuse<T>(takers: &mut mpsc::UnboundedReceiver<Taker<T>>, error: BoxError) {
             Err(unheard) => refusal = unheard,
         }
     }
-}
-
-/// Waits until the peer closes a connection on which nothing was asked, or says something.
-async fn spoken_on<T: Read + Unpin>(made: &mut T) {
-    let mut byte = [MaybeUninit::uninit(); 1];
-    let mut buffer = ReadBuf::uninit(&mut byte);
-    // Bytes, the end and a failure mean the same.
-    let _ = poll_fn(|cx| Pin::new(&mut *made).poll_read(cx, buffer.unfilled())).await;
 }
 
 impl<T> Left<T> {
@@ -282,6 +293,7 @@ impl<C: Connector> Clone for Dialler<C> {
         Dialler {
             connector: self.connector.clone(),
             limits: self.limits.clone(),
+            is_http2: self.is_http2,
             left: self.left.clone(),
         }
     }

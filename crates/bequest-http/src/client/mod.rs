@@ -1,7 +1,8 @@
 //! The client: requests that end with their context, from the wait for a connection to the last byte of the answer.
 //!
 //! Here lives what a context does to an exchange; the protocols and the pool of used connections are hyper's. There are
-//! two ways in: [`Client`], ready to use, and [`ContextLayer`], which does the same around any tower client.
+//! two ways in: [`Client`], ready to use, over TLS with feature `tls`, and [`ContextLayer`], which does the same around any
+//! tower client.
 //!
 //! ```text
 //! step       Waiting ──► Dialling ──► Sending ──► Answering ──► Reading
@@ -26,12 +27,20 @@ mod call;
 mod dial;
 mod error;
 mod hosts;
+mod kept;
 mod layer;
 mod ready;
 mod sending;
+mod sent_body;
+#[cfg(feature = "tls")]
+mod tls;
 
 #[cfg(feature = "grpc")]
 pub(crate) use call::Call;
+#[cfg(feature = "grpc")]
+pub(crate) use sent_body::BodyEnded;
+#[cfg(feature = "grpc")]
+pub use sent_body::SentBody;
 
 pub use body::ResponseBody;
 pub use builder::{Builder, Limits};
@@ -39,6 +48,8 @@ pub use dial::Connector;
 pub use error::{Error, Step};
 pub use layer::{ContextLayer, ContextService};
 pub use ready::Client;
+#[cfg(feature = "tls")]
+pub use tls::{Https, HttpsStream, Tls, TlsError};
 
 /// An error of any type, as services and bodies have them.
 type BoxError = Box<dyn std::error::Error + Send + Sync>;

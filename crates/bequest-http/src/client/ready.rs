@@ -101,7 +101,7 @@ impl<C: Connector> Client<C> {
             ),
             false => None,
         };
-        let (body, sent) = sending(body);
+        let (body, sent) = sending(body, call.context());
         let mut request = Request::from_parts(head, body);
         let connection = capture_connection(&mut request);
         let exchange = connected(self.pool.request(request), connection.clone(), connecting);

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context as TaskContext, Poll, ready};
 
+use bequest::Context;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::BoxError;
+use super::sent_body::SentBody;
 
 /// A body of any type, so that one pool can send them all.
 pub(super) type AnyBody = Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>;
@@ -23,26 +25,31 @@ pin_project_lite::pin_project! {
         #[pin]
         body: B,
         sent: Sent,
+        has_failed: bool,
     }
 
     impl<B> PinnedDrop for Sending<B> {
         fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
             // The engine lets go of a body that it needs no more of, without asking for its end.
-            this.project().sent.note();
+            if !*this.has_failed {
+                this.sent.note();
+            }
         }
     }
 }
 
 /// A body made ready to be sent, and the note of its end.
-pub(super) fn sending<B>(body: B) -> (AnyBody, Sent)
+pub(super) fn sending<B>(body: B, ctx: Context) -> (AnyBody, Sent)
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     let sent = Sent(Arc::new(AtomicBool::new(body.is_end_stream())));
     let body = Sending {
-        body,
+        body: SentBody::new(body, ctx),
         sent: sent.clone(),
+        has_failed: false,
     };
     (Box::pin(body), sent)
 }
@@ -71,8 +78,9 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.project();
         let frame = ready!(this.body.poll_frame(cx));
-        if frame.is_none() {
-            this.sent.note();
+        match &frame {
+            None => this.sent.note(),
+            Some(frame) => *this.has_failed = frame.is_err(),
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }

@@ -46,41 +46,13 @@ mod client;
 mod ended;
 mod server;
 
-pub use client::{CallBody, ClientLayer, ClientService, SentBody};
+pub use client::{CallBody, ClientLayer, ClientService};
 pub use ended::{Ended, code};
 pub use server::{Answering, RequestBody, ResponseBody, ServerLayer, ServerService};
 
-use std::error::Error;
-use std::fmt;
+pub use crate::client::SentBody;
 
-use bequest::Canceled;
+use crate::client::BodyEnded;
 
 /// An error of any type, as services and bodies have them.
-type BoxError = Box<dyn Error + Send + Sync>;
-
-/// The error of a body whose context has ended.
-#[derive(Debug)]
-struct BodyEnded {
-    end: Canceled,
-    /// Tells the protocol engine to reset the stream as cancelled, and not as broken.
-    reset: h2::Error,
-}
-
-impl BodyEnded {
-    fn boxed(end: Canceled) -> BoxError {
-        let reset = h2::Error::from(h2::Reason::CANCEL);
-        Box::new(BodyEnded { end, reset })
-    }
-}
-
-impl fmt::Display for BodyEnded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.end, f)
-    }
-}
-
-impl Error for BodyEnded {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.reset)
-    }
-}
+type BoxError = Box<dyn std::error::Error + Send + Sync>;

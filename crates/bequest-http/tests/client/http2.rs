@@ -129,3 +129,74 @@ async fn a_request_without_time_is_refused_by_the_server_too() {
         assert_eq!(response.status(), 503);
     }
 }
+
+/// A peer that begins its answer at once and then says how the request's body ended: the reason of a reset, if it was one.
+async fn peer_that_answers_first() -> (String, mpsc::UnboundedReceiver<Option<h2::Reason>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let (tell, told) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            let tell = tell.clone();
+            tokio::spawn(async move {
+                let mut answer = respond.send_response(Response::new(()), false).unwrap();
+                answer.send_data(Bytes::from_static(b"half"), false).unwrap();
+                let mut body = request.into_body();
+                let end = loop {
+                    match body.data().await {
+                        Some(Ok(_)) => {}
+                        Some(Err(error)) => break error.reason(),
+                        None => break None,
+                    }
+                };
+                // A test that has ended hears nothing.
+                let _ = tell.send(end);
+            });
+        }
+    });
+    (url, told)
+}
+
+#[tokio::test]
+async fn h7_an_open_request_body_is_let_go_of_after_the_answer_has_begun() {
+    let (url, mut told) = peer_that_answers_first().await;
+    let client = Client::builder().http2().build();
+    let caller = Context::background().with_cancel();
+    let (mut sender, body) = Channel::<Bytes, Infallible>::new(1);
+    let task = start(&client, &caller, Request::post(url).body(body).unwrap());
+    sender.send_data(Bytes::from_static(b"part")).await.unwrap();
+    let answer = outcome(task).await.expect("a head");
+    caller.cancel();
+    text(answer).await.unwrap_err();
+    let end = guard("the peer to hear of it", told.recv()).await.unwrap();
+    assert_eq!(end, Some(h2::Reason::CANCEL));
+    guard("the body to be dropped", async {
+        while sender.send_data(Bytes::from_static(b"more")).await.is_ok() {}
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn control_a_bare_client_goes_on_holding_the_request_open() {
+    let (url, mut told) = peer_that_answers_first().await;
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let client = hyper_util::client::legacy::Client::builder(executor)
+        .http2_only(true)
+        .build_http();
+    let (mut sender, body) = Channel::<Bytes, Infallible>::new(1);
+    let task = tokio::spawn(client.request(Request::post(url).body(body).unwrap()));
+    sender.send_data(Bytes::from_static(b"part")).await.unwrap();
+    let answer = guard("a head", task).await.unwrap().unwrap();
+    // All that its caller can do.
+    drop(answer);
+    for _ in 0..100 {
+        sender
+            .send_data(Bytes::from_static(b"more"))
+            .await
+            .expect("it is still sent");
+        tokio::task::yield_now().await;
+    }
+    assert!(told.try_recv().is_err(), "the peer was told nothing");
+}

@@ -12,3 +12,5 @@ mod hops;
 mod http2;
 mod layer;
 mod support;
+#[cfg(feature = "tls")]
+mod tls;

@@ -1,26 +1,17 @@
-//! The two bodies of a call that is made: both end with its context.
+//! The answer to a call that is made: its head, its body and its trailers, as our side sees them.
 
 use std::fmt;
-use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
-use bequest::{Context, DoneOwned};
+use bequest::{Context, Reason};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{BodyEnded, BoxError, Here, MARK};
+use super::{BoxError, Here, MARK};
 use crate::client::{Error, ResponseBody};
 use crate::wire::grpc::{CANCELLED, DEADLINE_EXCEEDED, GrpcStatus, code, read_code};
-
-/// The body of a request on its way into the client inside a [`ClientLayer`](super::ClientLayer): when its context ends, it
-/// is dropped and the stream is reset, even if the answer has begun.
-pub struct SentBody<B> {
-    /// `None` once it is at its end.
-    inner: Option<Pin<Box<B>>>,
-    end: DoneOwned,
-}
 
 /// The body of an answer, as a [`ClientLayer`](super::ClientLayer) hands it out: when its context ends, the stream is
 /// reset, and trailers say so.
@@ -98,7 +89,7 @@ pub(super) fn status_of(error: &Error) -> Option<(GrpcStatus, Here)> {
     }
     let end = error.canceled()?;
     let here = match end.reason() {
-        bequest::Reason::Limit("exchange") => Here::Limit,
+        Reason::Limit("exchange") => Here::Limit,
         _ => Here::Context,
     };
     Some((
@@ -108,52 +99,6 @@ pub(super) fn status_of(error: &Error) -> Option<(GrpcStatus, Here)> {
         },
         here,
     ))
-}
-
-impl<B> SentBody<B> {
-    pub(super) fn new(inner: B, ctx: Context) -> SentBody<B> {
-        SentBody {
-            inner: Some(Box::pin(inner)),
-            end: ctx.done_owned(),
-        }
-    }
-}
-
-impl<B> Body for SentBody<B>
-where
-    B: Body,
-    B::Error: Into<BoxError>,
-{
-    type Data = B::Data;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut TaskContext<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
-        let this = &mut *self;
-        let Some(inner) = &mut this.inner else {
-            return Poll::Ready(None);
-        };
-        if let Poll::Ready(end) = Pin::new(&mut this.end).poll(cx) {
-            this.inner = None;
-            return Poll::Ready(Some(Err(BodyEnded::boxed(end))));
-        }
-        let frame = ready!(inner.as_mut().poll_frame(cx));
-        if frame.is_none() {
-            this.inner = None;
-        }
-        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(|inner| inner.is_end_stream())
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let none = SizeHint::with_exact(0);
-        self.inner.as_ref().map_or(none, |inner| inner.size_hint())
-    }
 }
 
 impl<R> CallBody<R> {
@@ -218,14 +163,6 @@ where
             true => SizeHint::with_exact(0),
             false => SizeHint::default(),
         }
-    }
-}
-
-impl<B> fmt::Debug for SentBody<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SentBody")
-            .field("is_open", &self.inner.is_some())
-            .finish_non_exhaustive()
     }
 }
 

@@ -13,8 +13,8 @@ use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::body::{CallBody, Own, SentBody, ended_here, status_of};
-use super::{BoxError, Here};
+use super::body::{CallBody, Own, ended_here, status_of};
+use super::{BoxError, Here, SentBody};
 use crate::client::{Call, Error, Step};
 use crate::wire::Outbound;
 use crate::wire::grpc::{DEADLINE_EXCEEDED, GrpcStatus};

@@ -3,8 +3,9 @@
 mod body;
 mod layer;
 
-pub use body::{CallBody, SentBody};
+pub use body::CallBody;
 pub use layer::{ClientLayer, ClientService};
 
+use super::BoxError;
 use super::ended::{Here, MARK};
-use super::{BodyEnded, BoxError};
+use crate::client::SentBody;
