@@ -71,6 +71,7 @@ impl Attendant {
     pub(super) async fn attend<H: Future>(&mut self, http: Pin<&mut H>) -> H::Output {
         let mut http = http;
         poll_fn(|cx| {
+            self.conn.begin_poll();
             self.tap.begin_poll();
             let polled = http.as_mut().poll(cx);
             if polled.is_pending() {

@@ -20,7 +20,9 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::sync::Notify;
 
+use super::activity::{Activity, Stamp, Waiting};
 use super::attend::Attendant;
+use super::bell::beside;
 use super::disconnect::Disconnect;
 use super::drive::{Over, drive};
 use super::exchange::Exchange;
@@ -48,7 +50,9 @@ pub(super) struct Connection {
     scope: CancelScope,
     /// What requests derive from: the scope's context with what `conn_context` added.
     context: Context,
-    activity: Mutex<Activity>,
+    activity: Activity,
+    /// The time of the present poll of the connection's task, once it was asked for.
+    time_of_poll: Stamp,
     /// What is known of the client. Written by whoever reads, writes or watches the socket.
     peer: Arc<Presence>,
     /// For a glance at the socket. Set once, before the first request, if the socket is watched at all.
@@ -86,21 +90,6 @@ pub(super) enum Driven {
     Unknown,
 }
 
-/// What the client is doing, in times of the server's stopwatch.
-#[derive(Debug)]
-struct Activity {
-    /// Requests whose answer is not complete.
-    in_flight: usize,
-    /// Since when the client owes the rest of a header.
-    header_since: Option<Duration>,
-    /// Since when nothing has been in flight.
-    idle_since: Duration,
-    /// When the client was seen to leave.
-    departed: Option<Duration>,
-    /// Since when it takes nothing of what is written to it.
-    stalled_since: Option<Duration>,
-}
-
 /// A handler's place under the caps of lingering; its drop gives the place back.
 pub(super) struct Place {
     _of_connection: Raised,
@@ -124,13 +113,8 @@ impl Connection {
             info,
             scope,
             context,
-            activity: Mutex::new(Activity {
-                in_flight: 0,
-                header_since: None,
-                idle_since,
-                departed: None,
-                stalled_since: None,
-            }),
+            activity: Activity::idle(idle_since),
+            time_of_poll: Stamp::default(),
             peer: Arc::default(),
             lookout: OnceLock::new(),
             is_http2: AtomicBool::new(false),
@@ -153,7 +137,7 @@ impl Connection {
         self.server
             .observe(|observer| observer.connection_opened(&self.info));
         // An end by the last step of the shutdown needs no word here: the contexts were told before.
-        let _ = self.server.dropping.run(self.serve(transport, service)).await;
+        beside(self.serve(transport, service), self.server.dropping.done()).await;
     }
 
     pub(super) fn server(&self) -> &Shared {
@@ -168,49 +152,49 @@ impl Connection {
         &self.context
     }
 
+    /// The task of the connection is polled anew.
+    pub(super) fn begin_poll(&self) {
+        self.time_of_poll.clear();
+    }
+
+    /// The time, read once for each poll of the connection's task, and only to be asked there.
+    pub(super) fn time_of_poll(&self) -> Duration {
+        if self.is_elsewhere() {
+            return self.server.stopwatch.now();
+        }
+        self.time_of_poll.begin(|| self.server.stopwatch.now());
+        self.time_of_poll.get().unwrap_or_default()
+    }
+
     /// A request's header is complete. Answers since when it was being sent, as far as that is known: on HTTP/2 a header
     /// is one moment.
     pub(super) fn request_began(&self) -> Option<Duration> {
-        let mut activity = self.activity();
-        activity.in_flight += 1;
+        self.activity.request_began();
         if self.is_http2.load(Relaxed) {
             return None;
         }
-        activity.header_since.take()
+        self.activity.header_since.take()
     }
 
-    /// A request's answer is complete, or given up.
-    pub(super) fn request_ended(&self) {
-        let now = self.server.stopwatch.now();
-        let mut activity = self.activity();
-        activity.in_flight -= 1;
-        if activity.in_flight == 0 {
-            activity.idle_since = now;
-            // The tail of this request's body may have looked like a next header.
-            if !self.is_http2.load(Relaxed) {
-                activity.header_since = None;
-            }
-        }
+    /// A request's answer is complete, or given up, since `now`.
+    pub(super) fn request_ended(&self, now: Duration) {
+        self.activity.request_ended(now, !self.is_http2.load(Relaxed));
     }
 
     /// The client sent something; `owes_more` if that leaves it in the middle of a header.
     pub(super) fn saw_bytes(&self, owes_more: bool) {
         self.heard.store(true, Relaxed);
-        let mut activity = self.activity();
-        if !owes_more {
-            activity.header_since = None;
-        } else if activity.header_since.is_none() {
-            activity.header_since = Some(self.server.stopwatch.now());
+        match owes_more {
+            true => self.activity.header_since.begin(|| self.time_of_poll()),
+            false => self.activity.header_since.clear(),
         }
     }
 
     /// The client has taken some of what is written to it, or has not.
     pub(super) fn wrote(&self, taken: bool) {
-        let mut activity = self.activity();
-        match (taken, activity.stalled_since) {
-            (true, Some(_)) => activity.stalled_since = None,
-            (false, None) => activity.stalled_since = Some(self.server.stopwatch.now()),
-            _ => {}
+        match taken {
+            true => self.activity.stalled_since.clear(),
+            false => self.activity.stalled_since.begin(|| self.server.stopwatch.now()),
         }
     }
 
@@ -266,7 +250,7 @@ impl Connection {
 
     /// Whether a request is being served.
     pub(super) fn is_busy(&self) -> bool {
-        self.activity().in_flight > 0
+        self.activity.is_busy()
     }
 
     /// Takes note of what was seen of the client, and ends the context if that is its departure.
@@ -280,8 +264,7 @@ impl Connection {
         }
         let stays = state == PeerState::HalfClosed && self.server.half_close == HalfClose::Stays;
         if let (false, Some(reason)) = (stays, state.reason()) {
-            let now = self.server.stopwatch.now();
-            self.activity().departed.get_or_insert(now);
+            self.activity.departed.begin(|| self.server.stopwatch.now());
             self.scope.cancel_for(reason);
         }
         if state > PeerState::HalfClosed {
@@ -306,7 +289,7 @@ impl Connection {
         if self.peer.state() == PeerState::Open {
             return None;
         }
-        let departed = self.activity().departed?;
+        let departed = self.activity.departed.get()?;
         Some(self.server.stopwatch.now().saturating_sub(departed))
     }
 
@@ -480,20 +463,18 @@ impl Connection {
         let limits = &self.server.limits;
         let now = self.server.stopwatch.now();
         let rest_of = |limit: Duration, since: Duration| limit.saturating_sub(now.saturating_sub(since));
-        let activity = self.activity();
-        let waiting = match (activity.in_flight, activity.header_since) {
-            (0, Some(since)) => Some((rest_of(limits.header, since), "header")),
-            (0, None) => Some((rest_of(idle, activity.idle_since), "idle")),
-            _ => None,
+        let waiting = match self.activity.waiting() {
+            Waiting::Header(since) => Some((rest_of(limits.header, since), "header")),
+            Waiting::Idle(since) => Some((rest_of(idle, since), "idle")),
+            Waiting::Not => None,
         };
-        let stalled = activity.stalled_since;
+        let stalled = self.activity.stalled_since.get();
         let stalled = stalled.map(|since| (rest_of(limits.write_stall, since), "write stall"));
         waiting.into_iter().chain(stalled).min()
     }
 
     pub(super) fn restart_idle(&self) {
-        let now = self.server.stopwatch.now();
-        self.activity().idle_since = now;
+        self.activity.restart_idle(self.server.stopwatch.now());
     }
 
     fn upgrade(&self) -> MutexGuard<'_, Option<CancelScope>> {
@@ -502,10 +483,6 @@ impl Connection {
 
     fn beginning(&self) -> MutexGuard<'_, Option<Weak<Exchange>>> {
         self.beginning.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn activity(&self) -> MutexGuard<'_, Activity> {
-        self.activity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

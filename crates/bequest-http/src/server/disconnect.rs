@@ -22,13 +22,14 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use bequest::Reason;
-use http::Request;
+use http::{Extensions, Request};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::exchange::Exchange;
 use super::observe::WhyDropped;
 use super::panic;
+use super::peer::Peer;
 
 /// What becomes of a handler when its client leaves before the answer.
 ///
@@ -114,10 +115,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> S::Future {
-        let exchange = request
-            .extensions()
-            .get::<ExchangeHandle>()
-            .and_then(|handle| handle.0.upgrade());
+        let exchange = ExchangeHandle::of(request.extensions()).and_then(|handle| handle.0.upgrade());
         let outer = request.extensions().get::<bequest::Context>().cloned();
         if let (Some(exchange), Some(outer)) = (exchange, outer) {
             if let Some(detached) = exchange.set_disconnect(self.mode, &outer) {
@@ -125,6 +123,14 @@ where
             }
         }
         self.inner.call(request)
+    }
+}
+
+impl ExchangeHandle {
+    /// The exchange of a request, wherever in its extensions it rides.
+    pub(crate) fn of(extensions: &Extensions) -> Option<&ExchangeHandle> {
+        let peer = extensions.get::<Peer>().map(|peer| &peer.exchange);
+        peer.or_else(|| extensions.get::<ExchangeHandle>())
     }
 }
 

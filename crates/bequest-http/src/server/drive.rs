@@ -18,6 +18,7 @@ use hyper_util::rt::TokioIo;
 
 use super::BoxError;
 use super::attend::Attendant;
+use super::bell::{Either, beside};
 use super::connection::Connection;
 use super::streams::Streams;
 use super::wire::Wire;
@@ -45,23 +46,33 @@ pub(super) async fn drive<H: Engine>(
     mut attendant: Attendant,
 ) -> Over {
     let limits = &conn.server().limits;
-    let over = tokio::select! {
-        biased;
-        result = attendant.attend(http.as_mut()) => Some(Over::Finished(result)),
-        () = conn.departure_seen() => Some(Over::Departed),
-        limit = limit_passed(conn, limits.idle) => Some(Over::Limit(limit)),
-        _ = conn.server().draining.done() => None,
+    let sides = async {
+        tokio::select! {
+            biased;
+            () = conn.departure_seen() => Some(Over::Departed),
+            limit = limit_passed(conn, limits.idle) => Some(Over::Limit(limit)),
+            _ = conn.server().draining.done() => None,
+        }
+    };
+    let over = match beside(attendant.attend(http.as_mut()), sides).await {
+        Either::Main(result) => Some(Over::Finished(result)),
+        Either::Side(over) => over,
     };
     if let Some(over @ (Over::Finished(_) | Over::Departed | Over::Limit("header" | "write stall"))) = over {
         return over;
     }
     http.as_mut().close();
     conn.restart_idle();
-    let last = tokio::select! {
-        biased;
-        result = attendant.attend(http.as_mut()) => Over::Finished(result),
-        () = conn.departure_seen() => Over::Departed,
-        limit = limit_passed(conn, limits.drain_grace) => Over::Limit(limit),
+    let sides = async {
+        tokio::select! {
+            biased;
+            () = conn.departure_seen() => Over::Departed,
+            limit = limit_passed(conn, limits.drain_grace) => Over::Limit(limit),
+        }
+    };
+    let last = match beside(attendant.attend(http.as_mut()), sides).await {
+        Either::Main(result) => Over::Finished(result),
+        Either::Side(over) => over,
     };
     over.unwrap_or(last)
 }

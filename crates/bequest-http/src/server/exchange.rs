@@ -24,7 +24,7 @@ use super::observe::{Dropped, Finished, PanicReport, StandIn, WhyDropped, WhySta
 use super::panic::{self, Panic};
 use super::peer::PeerState;
 use super::shared::Shared;
-use super::statistics::{Raised, TaskGuard};
+use super::statistics::TaskGuard;
 use crate::wire::grpc;
 
 /// One request and its answer.
@@ -36,6 +36,8 @@ pub(super) struct Exchange {
     context: Context,
     /// Why the handler is not to begin, if what the caller asks for is not worth beginning.
     refusal: Option<Refusal>,
+    /// Whether there ever was a detached context.
+    has_detached: AtomicBool,
     /// What the routes have decided. Written by layers before the handler starts, read when the client leaves.
     route: Mutex<Route>,
     method: Method,
@@ -58,15 +60,10 @@ pub(super) struct Exchange {
     bytes: AtomicU64,
     /// Whether the handler goes on after the exchange is over; its detached context then does too.
     lingers: AtomicBool,
-    /// Taken by `finish`, once (invariant 1), and not dropped with the last handle: a lingering handler is no live request.
-    live: Mutex<Option<Live>>,
-}
-
-/// What an exchange that is not over counts as.
-struct Live {
-    _request: Raised,
-    /// Where no connection's task stands for it: what a shutdown waits for.
-    _task: Option<TaskGuard>,
+    /// Set by `finish`, once (invariant 1), and not by the drop of the last handle: a lingering handler is no live request.
+    finished: AtomicBool,
+    /// Where no connection's task stands for it: what a shutdown waits for. Taken by `finish`.
+    task: Option<Mutex<Option<TaskGuard>>>,
 }
 
 struct Route {
@@ -87,18 +84,16 @@ impl Exchange {
     /// and given the values that the caller hands down and those that the program adds.
     pub(super) fn begin(conn: Arc<Connection>, head: &Parts) -> Exchange {
         let server = conn.server();
-        let live = Live {
-            _request: server.tally.requests.raise(),
-            _task: conn.is_elsewhere().then(|| server.tally.task()),
-        };
-        let began = server.stopwatch.now();
+        server.tally.requests.lift();
+        let task = conn.is_elsewhere().then(|| Mutex::new(Some(server.tally.task())));
+        let began = conn.time_of_poll();
         let since = conn.request_began();
         let waited = since.map_or(Duration::ZERO, |since| began.saturating_sub(since));
         let Handed {
             scope,
             context,
             refusal,
-        } = server.inbound.take(&conn, head, waited);
+        } = server.inbound.take(&conn, head, began, waited);
         let context = match &server.request_context {
             Some(make) => make(context, head, conn.info()),
             None => context,
@@ -122,7 +117,9 @@ impl Exchange {
             frames: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             lingers: AtomicBool::new(false),
-            live: Mutex::new(Some(live)),
+            has_detached: AtomicBool::new(false),
+            finished: AtomicBool::new(false),
+            task,
             conn,
         }
     }
@@ -171,6 +168,7 @@ impl Exchange {
             Disconnect::Detach(limit) => {
                 let detached = self.detach(limit, outer);
                 let inner = detached.scope.context();
+                self.has_detached.store(true, Relaxed);
                 let mut route = self.route();
                 route.mode = mode;
                 route.detached.push(detached);
@@ -244,6 +242,10 @@ impl Exchange {
 
     /// Ends the detached contexts.
     pub(super) fn end_detached(&self, reason: Reason) {
+        // With the store in `set_disconnect`, which comes before: the same task, or one that was handed the exchange.
+        if !self.has_detached.load(Relaxed) {
+            return;
+        }
         let detached = std::mem::take(&mut self.route().detached);
         for detached in detached {
             detached.scope.cancel_for(reason);
@@ -270,23 +272,27 @@ impl Exchange {
 
     /// The exchange is over: the client has its answer to the end, or will never have it.
     pub(super) fn finish(&self, reason: Reason) {
-        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if live.is_none() {
+        if self.finished.swap(true, Relaxed) {
             return;
         }
         self.scope.cancel_for(reason);
         if !self.lingers.load(Relaxed) {
             self.end_detached(reason);
         }
-        self.conn.request_ended();
+        let now = self.server().stopwatch.now();
+        self.conn.request_ended(now);
         let end = self.scope.err().expect("cancelled above");
         self.count(&end);
-        self.report_finished(&end);
+        self.report_finished(&end, now);
         // Last, so that a gauge of zero says that all has been counted.
-        drop(live);
+        self.server().tally.requests.lower();
+        if let Some(task) = &self.task {
+            let task = task.lock().unwrap_or_else(PoisonError::into_inner).take();
+            drop(task);
+        }
     }
 
-    fn report_finished(&self, end: &Canceled) {
+    fn report_finished(&self, end: &Canceled, now: Duration) {
         let status = StatusCode::from_u16(self.status.load(Relaxed)).ok();
         self.server().observe(|observer| {
             observer.request_finished(&Finished {
@@ -298,7 +304,7 @@ impl Exchange {
                 status,
                 late: self.late.load(Relaxed),
                 bytes: self.bytes.load(Relaxed),
-                elapsed: self.server().stopwatch.now().saturating_sub(self.began),
+                elapsed: now.saturating_sub(self.began),
                 end,
             });
         });
@@ -376,6 +382,15 @@ impl Exchange {
 
     fn route(&self) -> MutexGuard<'_, Route> {
         self.route.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        // Only if what was to finish it was never made: a panic in between.
+        if !*self.finished.get_mut() {
+            self.server().tally.requests.lower();
+        }
     }
 }
 

@@ -103,9 +103,9 @@ impl Inbound {
     }
 
     /// Makes the context of a request that has been `waited` for since its first byte.
-    pub(super) fn take(&self, conn: &Connection, head: &Parts, waited: Duration) -> Handed {
+    pub(super) fn take(&self, conn: &Connection, head: &Parts, began: Duration, waited: Duration) -> Handed {
         let is_trusted = self.trusted.trusts(conn.info());
-        let (scope, refusal) = self.take_deadline(conn, head, waited, is_trusted);
+        let (scope, refusal) = self.take_deadline(conn, head, began, waited, is_trusted);
         let mut context = scope.context();
         if self.trace {
             let caller = Trace::read(&head.headers).filter(|_| is_trusted);
@@ -126,6 +126,7 @@ impl Inbound {
         &self,
         conn: &Connection,
         head: &Parts,
+        began: Duration,
         waited: Duration,
         is_trusted: bool,
     ) -> (CancelScope, Option<Refusal>) {
@@ -136,7 +137,7 @@ impl Inbound {
             _ => None,
         };
         let (Some(budget), Some(header)) = (reading.budget, reading.header) else {
-            return (limited(conn, limit), refusal);
+            return (limited(conn, began, limit), refusal);
         };
         let left = budget.saturating_sub(waited);
         let refusal = refusal.or_else(|| self.refuse(budget, left));
@@ -151,7 +152,7 @@ impl Inbound {
                 .with_timeout(left)
                 .named("caller")
                 .caused_by(CallerDeadline(header)),
-            false => limited(conn, most),
+            false => limited(conn, began, most),
         };
         (scope, refusal)
     }
@@ -169,11 +170,14 @@ impl Inbound {
     }
 }
 
-fn limited(conn: &Connection, limit: Duration) -> CancelScope {
-    conn.context()
-        .with_timeout(limit)
-        .named("request")
-        .reason(Reason::Limit("request"))
+fn limited(conn: &Connection, began: Duration, limit: Duration) -> CancelScope {
+    let context = conn.context();
+    let scope = match conn.server().stopwatch.instant(began.saturating_add(limit)) {
+        // Spares a look at the clock.
+        Some(at) => context.with_deadline(at),
+        None => context.with_timeout(limit),
+    };
+    scope.named("request").reason(Reason::Limit("request"))
 }
 
 impl Trusted {

@@ -31,7 +31,9 @@ use std::task::{Context as TaskContext, Poll};
 use http::{Request, Response};
 
 mod accept;
+mod activity;
 mod attend;
+mod bell;
 mod body;
 mod builder;
 mod connection;

@@ -10,7 +10,7 @@
 //! 2. Notes are taken only inside [`catch`], and belong to the innermost one on the thread.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::sync::Once;
@@ -30,8 +30,10 @@ pub struct Place {
 }
 
 thread_local! {
-    /// Outer `Some`: this thread is inside [`catch`]. Inner: where the last panic in it began.
-    static NOTES: RefCell<Option<Option<Place>>> = const { RefCell::new(None) };
+    /// How many calls of [`catch`] this thread is inside of.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+    /// Where the last panic began at each depth, the innermost last.
+    static NOTES: RefCell<Vec<(usize, Place)>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Panic {
@@ -100,24 +102,38 @@ pub(super) fn install_hook() {
 ///
 /// Whatever `work` borrowed is to be given up by the caller after a panic, as it may be half-changed.
 pub(super) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
-    let outer = NOTES.replace(Some(None));
+    let depth = DEPTH.get() + 1;
+    DEPTH.set(depth);
     let result = panic::catch_unwind(AssertUnwindSafe(work));
-    let notes = NOTES.replace(outer);
-    result.map_err(|payload| Panic::new(&*payload, notes.flatten()))
+    DEPTH.set(depth - 1);
+    result.map_err(|payload| Panic::new(&*payload, notes_of(depth)))
+}
+
+/// Takes what was noted at this depth, and gives up whatever was noted further in.
+fn notes_of(depth: usize) -> Option<Place> {
+    NOTES.with_borrow_mut(|notes| {
+        let at = notes.iter().position(|(noted_at, _)| *noted_at >= depth)?;
+        let mut taken = notes.split_off(at);
+        let of_depth = taken.iter().position(|(noted_at, _)| *noted_at == depth)?;
+        Some(taken.swap_remove(of_depth).1)
+    })
 }
 
 fn take_notes(info: &PanicHookInfo<'_>) {
-    let place = info.location().map(|at| Place {
-        file: at.file().to_owned(),
-        line: at.line(),
-    });
-    // Failures are harmless and must stay silent (invariant 1): at thread exit, or if the thread panicked in `replace`,
-    // there is nobody to take notes for.
+    let depth = DEPTH.try_with(Cell::get).unwrap_or(0);
+    let Some(place) = info.location().filter(|_| depth > 0) else {
+        return;
+    };
+    let place = Place {
+        file: place.file().to_owned(),
+        line: place.line(),
+    };
+    // Failures are harmless and must stay silent (invariant 1): at thread exit, or if the thread panicked while it took
+    // notes, there is nobody to take notes for.
     let _ = NOTES.try_with(|notes| {
         if let Ok(mut notes) = notes.try_borrow_mut() {
-            if let Some(last) = notes.as_mut() {
-                *last = place;
-            }
+            notes.retain(|(noted_at, _)| *noted_at < depth);
+            notes.push((depth, place));
         }
     });
 }
@@ -145,5 +161,27 @@ mod tests {
             7
         });
         assert_eq!(outer, Ok(7));
+    }
+
+    #[test]
+    fn a_panic_that_is_caught_on_the_way_of_another_leaves_its_note_alone() {
+        /// Catches a panic of its own while it is dropped.
+        struct Catches;
+
+        impl Drop for Catches {
+            fn drop(&mut self) {
+                let caught = catch(|| panic!("inner")).expect_err("inner panics");
+                assert_eq!(caught.message(), "inner");
+            }
+        }
+
+        install_hook();
+        let line = line!() + 3;
+        let caught = catch(|| {
+            let _catches = Catches;
+            panic!("outer")
+        });
+        let caught: Panic = caught.map(|(): ()| ()).expect_err("outer panics");
+        assert_eq!(caught.place().map(Place::line), Some(line));
     }
 }

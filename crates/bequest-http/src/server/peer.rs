@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use bequest::Reason;
 
+use super::disconnect::ExchangeHandle;
+
 /// What the server knows of the client behind a request. Found in the request's extensions.
 ///
 /// The context says *that* nobody waits any more; this says what was seen of the socket. A handler that would rather
@@ -27,7 +29,11 @@ use bequest::Reason;
 /// }
 /// ```
 #[derive(Clone)]
-pub struct Peer(pub(super) Arc<Presence>);
+pub struct Peer {
+    pub(super) presence: Arc<Presence>,
+    /// Rides along, so that a request carries one thing less.
+    pub(super) exchange: ExchangeHandle,
+}
 
 /// How far a client has left. It only ever moves down this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,7 +76,7 @@ pub(super) struct Presence {
 impl Peer {
     /// What is known now.
     pub fn state(&self) -> PeerState {
-        self.0.state()
+        self.presence.state()
     }
 }
 
@@ -144,6 +150,6 @@ mod tests {
         assert!(!presence.saw(PeerState::HalfClosed));
         assert!(presence.saw(PeerState::Reset));
         assert!(!presence.saw(PeerState::Closed));
-        assert_eq!(Peer(Arc::new(presence)).state(), PeerState::Reset);
+        assert_eq!(presence.state(), PeerState::Reset);
     }
 }

@@ -128,19 +128,24 @@ impl<B: Send + 'static> Exchanging<B> {
                 overseer: None,
             };
         }
-        let context = exchange.context().clone();
-        let context = exchange
-            .set_disconnect(exchange.disconnect(), &context)
-            .unwrap_or(context);
+        let mut context = exchange.context().clone();
+        let mode = conn.server().disconnect;
+        if let Disconnect::Detach(_) = mode {
+            context = exchange.set_disconnect(mode, &context).unwrap_or(context);
+        }
         parts.extensions.insert(context);
         if !conn.is_unknown() {
             parts.extensions.insert(conn.info().clone());
-            parts.extensions.insert(Peer(conn.peer().clone()));
+            parts.extensions.insert(Peer {
+                presence: conn.peer().clone(),
+                exchange: ExchangeHandle(Arc::downgrade(&exchange)),
+            });
+        } else {
+            parts.extensions.insert(ExchangeHandle(Arc::downgrade(&exchange)));
         }
         if !conn.is_elsewhere() && parts.extensions.get::<hyper::upgrade::OnUpgrade>().is_some() {
             parts.extensions.insert(conn.offer_upgrade());
         }
-        parts.extensions.insert(ExchangeHandle(Arc::downgrade(&exchange)));
         let request = Request::from_parts(parts, RequestBody::new(incoming, exchange.clone()));
         let handler = service.handle(request);
         Exchanging {

@@ -69,6 +69,11 @@ impl Stopwatch {
         }
     }
 
+    /// This time of the stopwatch on its clock; `None` if that can not hold it.
+    pub(super) fn instant(&self, at: Duration) -> Option<Instant> {
+        self.began.checked_add(at)
+    }
+
     pub(super) fn now(&self) -> Duration {
         self.clock.now().saturating_duration_since(self.began)
     }

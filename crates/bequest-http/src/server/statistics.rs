@@ -170,6 +170,16 @@ impl Gauge {
         self.0.load(Relaxed)
     }
 
+    /// One more, to be [lowered](Gauge::lower) by whoever raised it.
+    pub(super) fn lift(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    /// One fewer.
+    pub(super) fn lower(&self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+
     /// One more, whatever the number.
     pub(super) fn raise(&self) -> Raised {
         self.0.fetch_add(1, Relaxed);

@@ -44,9 +44,8 @@ where
             exchange: conn.take_started(),
             sitting: None,
         };
-        let runtime = conn.server().runtime.clone();
         // Not joined: the task guard is what shutdown waits for.
-        drop(runtime.spawn(async move {
+        drop(self.0.server().runtime.spawn(async move {
             let mut stream = pin!(stream);
             let served = poll_fn(|cx| match stream.as_mut().poll(cx) {
                 Poll::Ready(()) => Poll::Ready(()),

@@ -31,6 +31,10 @@ impl Transport {
         }
     }
 
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self, Transport::Plain(_))
+    }
+
     /// What both sides have agreed to speak, if they have.
     pub(super) fn agreed(&self) -> Option<Protocol> {
         match self {

@@ -16,6 +16,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as TaskContext, Poll, ready};
 
@@ -43,14 +44,24 @@ pub(super) enum Protocol {
 /// A socket that reports to its connection.
 #[derive(Debug)]
 pub(super) struct Wire {
-    inner: Arc<Mutex<Inner>>,
+    inner: Arc<Shared>,
     conn: Arc<Connection>,
+    /// Whether what is written may be held back, and so has to be flushed.
+    holds_back: bool,
+}
+
+/// What `Wire` and `Tap` share.
+#[derive(Debug)]
+struct Shared {
+    inner: Mutex<Inner>,
+    /// Whether hyper waits for bytes, as of the present poll. Written and read by the connection's task.
+    awaited: AtomicBool,
 }
 
 /// Reads ahead of hyper on the same socket.
 #[derive(Debug)]
 pub(super) struct Tap {
-    inner: Arc<Mutex<Inner>>,
+    inner: Arc<Shared>,
 }
 
 /// Guarded by the lock of `Wire` and `Tap`, which one task uses in turn.
@@ -65,8 +76,6 @@ struct Inner {
     end: Option<Result<(), io::ErrorKind>>,
     /// Of HTTP/2 only.
     frames: Option<Frames>,
-    /// Whether hyper waits for bytes, as of the present poll.
-    awaited: bool,
 }
 
 /// How a step of reading ahead ended.
@@ -89,14 +98,17 @@ impl Wire {
         conn: Arc<Connection>,
     ) -> Wire {
         Wire {
-            inner: Arc::new(Mutex::new(Inner {
-                transport,
-                store,
-                held: None,
-                end: None,
-                frames: (protocol == Protocol::Http2).then(|| Frames::new(PREFACE.len())),
-                awaited: false,
-            })),
+            holds_back: !transport.is_plain(),
+            inner: Arc::new(Shared {
+                inner: Mutex::new(Inner {
+                    transport,
+                    store,
+                    held: None,
+                    end: None,
+                    frames: (protocol == Protocol::Http2).then(|| Frames::new(PREFACE.len())),
+                }),
+                awaited: AtomicBool::new(false),
+            }),
             conn,
         }
     }
@@ -108,7 +120,7 @@ impl Wire {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        lock(&self.inner)
+        lock(&self.inner.inner)
     }
 
     /// Writes, and notes whether the client takes what is written.
@@ -170,7 +182,7 @@ impl Inner {
 impl Tap {
     /// To be called before hyper is polled: whether it waits for bytes will show.
     pub(super) fn begin_poll(&self) {
-        lock(&self.inner).awaited = false;
+        self.inner.awaited.store(false, Relaxed);
     }
 
     /// Reads ahead until `bound` bytes are stored. `hold` makes the claim on the server's bound.
@@ -180,9 +192,12 @@ impl Tap {
         bound: usize,
         hold: impl Fn() -> Held,
     ) -> Ahead {
-        let mut inner = lock(&self.inner);
+        if self.inner.awaited.load(Relaxed) {
+            return Ahead::Waiting;
+        }
+        let mut inner = lock(&self.inner.inner);
         let inner = &mut *inner;
-        if inner.awaited || inner.end.is_some() {
+        if inner.end.is_some() {
             return Ahead::Waiting;
         }
         loop {
@@ -259,7 +274,7 @@ impl AsyncRead for Wire {
         let before = buf.filled().len();
         let mut inner = self.inner();
         let result = inner.poll_read(cx, buf);
-        inner.awaited = result.is_pending();
+        self.inner.awaited.store(result.is_pending(), Relaxed);
         let result = match ready!(result) {
             // What follows an upgrade may end where the connection does, so there the difference is passed on.
             Err(error) if transport::is_bare_end(&error) && !self.conn.switches() => Ok(()),
@@ -296,7 +311,10 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        self.write(|transport| transport.poll_flush(cx))
+        match self.holds_back {
+            true => self.write(|transport| transport.poll_flush(cx)),
+            false => Poll::Ready(Ok(())),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {

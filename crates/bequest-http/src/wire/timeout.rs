@@ -74,6 +74,10 @@ impl DeadlineHeaders {
     /// Reads them.
     pub fn read(&self, headers: &HeaderMap) -> DeadlineReading {
         let mut reading = DeadlineReading::default();
+        // One walk over the names is less than four look-ups, and mostly there is nothing.
+        if !headers.keys().any(|name| self.reads(name)) {
+            return reading;
+        }
         if self.grpc {
             reading.look(headers, &GRPC, parse_grpc_timeout);
         }
@@ -87,6 +91,16 @@ impl DeadlineHeaders {
             reading.look(headers, other, parse_milliseconds);
         }
         reading
+    }
+}
+
+impl DeadlineHeaders {
+    fn reads(&self, name: &HeaderName) -> bool {
+        let text = name.as_str();
+        (self.grpc && text == GRPC.as_str())
+            || (self.connect && text == CONNECT.as_str())
+            || (self.envoy && text == ENVOY.as_str())
+            || self.other.as_ref() == Some(name)
     }
 }
 

@@ -113,7 +113,7 @@ impl ServerLayer {
     /// Begins a call that may take this long.
     fn begin<B>(&self, request: &Request<B>, budget: Option<Duration>) -> (Call, Elsewhere) {
         let extensions = request.extensions();
-        let elsewhere = match extensions.get::<ExchangeHandle>() {
+        let elsewhere = match ExchangeHandle::of(extensions) {
             Some(exchange) => Elsewhere::Server(exchange.clone()),
             None => Elsewhere::Task {
                 clock: self.base.without_cancel(),

@@ -1,0 +1,138 @@
+//! What the client of a connection is doing, in times of the server's stopwatch.
+//!
+//! Written on every read, write, request and answer, and read by a slow tick, so nothing here takes a lock.
+//!
+//! # Invariants
+//!
+//! 1. Whoever sees that nothing is in flight sees since when: the time is written before the last request is counted off
+//!    (`Release`), and read after the count (`Acquire`).
+//! 2. Everything else is a time of its own, and may be a moment old when it is read.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::time::Duration;
+
+#[derive(Debug)]
+pub(super) struct Activity {
+    /// Requests whose answer is not complete (invariant 1).
+    in_flight: AtomicUsize,
+    /// Since when the client owes the rest of a header.
+    pub(super) header_since: Stamp,
+    /// Since when nothing has been in flight.
+    idle_since: Stamp,
+    /// When the client was seen to leave.
+    pub(super) departed: Stamp,
+    /// Since when it takes nothing of what is written to it.
+    pub(super) stalled_since: Stamp,
+}
+
+/// A time, or none.
+#[derive(Debug, Default)]
+pub(super) struct Stamp(AtomicU64);
+
+/// What the connection waits for while nothing is in flight.
+pub(super) enum Waiting {
+    /// Something is in flight.
+    Not,
+    /// The rest of a header, since then.
+    Header(Duration),
+    /// The next request, since then.
+    Idle(Duration),
+}
+
+impl Activity {
+    /// Of a connection that is idle since `now`.
+    pub(super) fn idle(now: Duration) -> Activity {
+        let activity = Activity {
+            in_flight: AtomicUsize::new(0),
+            header_since: Stamp::default(),
+            idle_since: Stamp::default(),
+            departed: Stamp::default(),
+            stalled_since: Stamp::default(),
+        };
+        activity.idle_since.set(now);
+        activity
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.in_flight.load(Relaxed) > 0
+    }
+
+    pub(super) fn request_began(&self) {
+        self.in_flight.fetch_add(1, Relaxed);
+    }
+
+    /// `one_by_one`: requests do not overlap, so the tail of its body may have looked like a next header.
+    pub(super) fn request_ended(&self, now: Duration, one_by_one: bool) {
+        if one_by_one {
+            self.header_since.clear();
+        }
+        self.idle_since.set(now);
+        // With the load in `waiting`.
+        self.in_flight.fetch_sub(1, Release);
+    }
+
+    /// Begins the idle time anew.
+    pub(super) fn restart_idle(&self, now: Duration) {
+        self.idle_since.set(now);
+    }
+
+    pub(super) fn waiting(&self) -> Waiting {
+        // With the count in `request_ended`.
+        if self.in_flight.load(Acquire) > 0 {
+            return Waiting::Not;
+        }
+        match self.header_since.get() {
+            Some(since) => Waiting::Header(since),
+            None => Waiting::Idle(self.idle_since.get().unwrap_or_default()),
+        }
+    }
+}
+
+impl Stamp {
+    pub(super) fn get(&self) -> Option<Duration> {
+        self.0.load(Relaxed).checked_sub(1).map(Duration::from_nanos)
+    }
+
+    pub(super) fn set(&self, at: Duration) {
+        // Nanoseconds of a stopwatch fill 64 bits after five centuries.
+        let nanos = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX - 1);
+        self.0.store(nanos + 1, Relaxed);
+    }
+
+    /// Sets it if there is none.
+    pub(super) fn begin(&self, at: impl FnOnce() -> Duration) {
+        if self.0.load(Relaxed) == 0 {
+            self.set(at());
+        }
+    }
+
+    pub(super) fn clear(&self) {
+        // A look is cheaper than a write, and mostly there is nothing to clear.
+        if self.0.load(Relaxed) != 0 {
+            self.0.store(0, Relaxed);
+        }
+    }
+
+    pub(super) fn take(&self) -> Option<Duration> {
+        let at = self.get();
+        self.clear();
+        at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_tells_the_beginning_of_time_from_none() {
+        let stamp = Stamp::default();
+        assert_eq!(stamp.get(), None);
+        stamp.set(Duration::ZERO);
+        stamp.begin(|| unreachable!("it has begun"));
+        assert_eq!(stamp.take(), Some(Duration::ZERO));
+        assert_eq!(stamp.get(), None);
+        stamp.set(Duration::MAX);
+        assert!(stamp.get().is_some(), "absurd times are no overflow");
+    }
+}
