@@ -129,7 +129,10 @@ async fn scene<'a>(
         verdict: Verdict {
             scene,
             ours: format!("latest {} past due, of {}", told(worst), all.calls),
-            control: format!("no deadline: {} of {} hang", all.hung, all.endless),
+            control: format!(
+                "no deadline: {} of {} unanswered after 1 s",
+                all.hung, all.endless
+            ),
             holds: worst < LOOSE,
             control_failed: all.hung > 0,
         },

@@ -137,7 +137,6 @@ pub(super) async fn redis(stage: &Stage) -> Result<Shown, Failure> {
         async move { given_up(ctx.run(pool.ask(&keys[user as usize])).await) }
     })
     .await?;
-    client.del(&stage.ctx.cleanup(super::HANGS), &asked[..]).await?;
     Ok(shown(stage, SCENE, &ours, &naive, connection))
 }
 

@@ -152,7 +152,6 @@ where
     for job in left {
         *seen.entry(job).or_default() += 1;
     }
-    client.del(&ctx, list).await?;
     for job in 0..counted.pushed {
         match seen.get(&job.to_string()) {
             Some(1) => counted.safe += 1,

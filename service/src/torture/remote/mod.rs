@@ -25,7 +25,8 @@ mod victims;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bequest::{Context, Signal, signal};
+use bequest::signal::{self, Signals};
+use bequest::{Context, Signal};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
@@ -124,31 +125,10 @@ pub(super) async fn run(extent: Extent) -> Result<bool, Failure> {
         "seed {} (to repeat: --seed {0}), scale {}\n",
         stage.seed, stage.scale
     ));
-    say(&Verdict::head());
-    let (mut all, mut told) = (true, Vec::new());
-    for &scene in scenes {
-        if signals.is_done() {
-            break;
-        }
-        let began = Instant::now();
-        let played = signals.again().run(scene.play(&stage)).await?;
-        let (seconds, stopped) = (began.elapsed().as_secs_f64(), signals.is_done());
-        let Shown { verdict, figures } = match played {
-            Ok(shown) => shown,
-            // It had not begun to count.
-            Err(_) if stopped => break,
-            Err(error) => return Err(format!("{}: {error}", scene.name()).into()),
-        };
-        all &= verdict.tell_so_far(stopped);
-        told.push(json!({
-            "scene": scene.name(),
-            "holds": verdict.holds,
-            "control_failed": verdict.control_failed,
-            "stopped": stopped,
-            "seconds": seconds,
-            "figures": figures,
-        }));
-    }
+    let played = play(&stage, scenes, &signals).await;
+    let cleared = stage.clear().await;
+    let Played { all_hold, told } = played?;
+    cleared?;
     let stopped = signals.is_done();
     if stopped {
         say("stopped: these are the figures so far\n");
@@ -161,11 +141,45 @@ pub(super) async fn run(extent: Extent) -> Result<bool, Failure> {
             "servers": stage.versions(),
             "scenes": told,
         });
-        std::fs::write(file, format!("{document:#}\n"))
-            .map_err(|error| format!("{}: {error}", file.display()))?;
+        write(file, &format!("{document:#}\n"))?;
     }
-    stage.clear().await?;
-    Ok(all && !stopped)
+    Ok(all_hold && !stopped)
+}
+
+/// What the scenes have shown together.
+struct Played {
+    all_hold: bool,
+    /// One object for each scene.
+    told: Vec<Value>,
+}
+
+async fn play(stage: &Stage, scenes: &[Scene], signals: &Signals) -> Result<Played, Failure> {
+    say(&Verdict::head());
+    let (mut all_hold, mut told) = (true, Vec::new());
+    for &scene in scenes {
+        if signals.is_done() {
+            break;
+        }
+        let began = Instant::now();
+        let played = signals.again().run(scene.play(stage)).await?;
+        let (seconds, stopped) = (began.elapsed().as_secs_f64(), signals.is_done());
+        let Shown { verdict, figures } = match played {
+            Ok(shown) => shown,
+            // It had not begun to count.
+            Err(_) if stopped => break,
+            Err(error) => return Err(format!("{}: {error}", scene.name()).into()),
+        };
+        all_hold &= verdict.tell_so_far(stopped);
+        told.push(json!({
+            "scene": scene.name(),
+            "holds": verdict.holds,
+            "control_failed": verdict.control_failed,
+            "stopped": stopped,
+            "seconds": seconds,
+            "figures": figures,
+        }));
+    }
+    Ok(Played { all_hold, told })
 }
 
 impl Scene {
@@ -251,10 +265,17 @@ impl Stage {
         })
     }
 
-    /// Takes out of the servers what was put into them.
+    /// Takes out of the servers that were given what was put into them. Private ones go with all that is in them.
     async fn clear(&self) -> Result<(), Failure> {
         let ctx = self.ctx.cleanup(HANGS);
-        if let Some(server) = &self.postgres {
+        if let Some(server) = &self.postgres
+            && server.private.is_none()
+        {
+            server.clear(&ctx).await?;
+        }
+        if let Some(server) = &self.redis
+            && server.private.is_none()
+        {
             server.clear(&ctx).await?;
         }
         Ok(())

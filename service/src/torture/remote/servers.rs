@@ -161,6 +161,24 @@ impl RedisServer {
     pub(super) fn key(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
+
+    /// Removes what was put into it.
+    pub(super) async fn clear(&self, ctx: &Context) -> Result<(), Failure> {
+        let client = self.options().open()?;
+        let mut cursor = 0u64;
+        loop {
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(cursor).arg("MATCH").arg(format!("{}*", self.prefix));
+            let (next, keys): (u64, Vec<String>) = client.cmd(ctx, scan.arg("COUNT").arg(1_000)).await?;
+            if !keys.is_empty() {
+                client.del(ctx, keys).await?;
+            }
+            if next == 0 {
+                return Ok(());
+            }
+            cursor = next;
+        }
+    }
 }
 
 /// Why there is no server, and what to do about it.
