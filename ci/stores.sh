@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The stores against real servers: installs what is missing, leaves nothing out, and runs the tests of each store and of
-# the kit that starts the servers. The servers are private ones, on free loopback ports; started by root, they run under
+# The stores against real servers: installs what is missing, leaves nothing out, and runs the tests of each store, of the kit
+# that starts the servers, and of the scenes that attack them all. The servers are private ones, on free loopback ports; started by root, they run under
 # accounts of their own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -30,4 +30,5 @@ step "servers, proxy and the suite itself" cargo test -p bequest-test --features
 step "Postgres" cargo test -p bequest-postgres --all-features --no-fail-fast
 step "Redis" cargo test -p bequest-redis --all-features --no-fail-fast
 step "SQLite" cargo test -p bequest-sqlite --all-features --no-fail-fast
+step "the scenes of bequest torture stores" cargo test -p bequest-service --test stores --no-fail-fast
 summary
