@@ -1,10 +1,12 @@
 //! Figures of bequest-postgres, each beside its peer or its negative control, in one run.
 //!
-//! `cargo run --release -- [victims|next|bare]…`; without a word, all of them.
+//! `cargo run --release -- [victims|next|bare|pooler]…`; without a word, all of them. `pooler` needs PgBouncer.
 
 use std::env;
 use std::error::Error;
 use std::io::{self, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bequest::Context;
@@ -27,6 +29,26 @@ fn main() -> Result<()> {
     }
     if wanted("victims") {
         threads()?.block_on(victims(&server, 40_000, 4_000))?;
+    }
+    if wanted("pooler") {
+        for mode in ["session", "transaction"] {
+            let mut pooler = Pooler::start(&server, mode)?;
+            let said = match threads()?.block_on(drivers_victims_behind(&pooler, 4_000)) {
+                Ok(killed) => format!("{killed} of 4000"),
+                Err(error) => format!("{error}; PgBouncer's end: {:?}", pooler.process.try_wait()?),
+            };
+            say(&format!(
+                "victims behind PgBouncer ({mode} pooling), driver's own cancel_query: {said}"
+            ))?;
+            drop(pooler);
+            let pooler = Pooler::start(&server, mode)?;
+            for discard in [false, true] {
+                let killed = threads()?.block_on(victims_behind(&pooler, discard, 10_000))?;
+                say(&format!(
+                    "victims behind PgBouncer ({mode} pooling, discard {discard}): {killed}"
+                ))?;
+            }
+        }
     }
     if wanted("bare") {
         // On one thread, so that no figure hangs on which thread was awake.
@@ -123,6 +145,103 @@ async fn victims(server: &Postgres, rounds: u32, control: u32) -> Result<()> {
     say(&format!(
         "victims, driver's own cancel_query: {killed} of {control}"
     ))
+}
+
+/// As `victims`, through a pooler, which has one connection to the server.
+async fn victims_behind(pooler: &Pooler, discard: bool, rounds: u32) -> Result<String> {
+    let db = Options::from_url(&pooler.url())?
+        .connections(1)
+        .server_limits(false)
+        .discard_after_cancel(discard)
+        .open(&ROOT)
+        .await?;
+    let (mut killed, mut canceled, mut delay) = (0, 0, Duration::from_micros(800));
+    for _ in 0..rounds {
+        let request = ROOT.with_cancel();
+        // Without prepared statements, which this pooler does not know of.
+        let first = db.batch_execute(&request, "SELECT 1, pg_sleep(0.0003)");
+        let leaving = async {
+            spin(delay).await;
+            request.cancel();
+        };
+        let (first, ()) = tokio::join!(first, leaving);
+        delay = steer(delay, first.is_err());
+        canceled += u32::from(first.is_err());
+        let next = db.batch_execute(&ROOT, "SELECT 2, pg_sleep(0.0005)").await;
+        killed += u32::from(next.is_err());
+    }
+    let opened = db.statistics().opened;
+    Ok(format!(
+        "{killed} of {rounds} ({canceled} cancelled in time, {opened} connections opened)"
+    ))
+}
+
+/// The same by the driver's own cancel, which does not wait for its end.
+async fn drivers_victims_behind(pooler: &Pooler, rounds: u32) -> Result<u32> {
+    let (client, connection) = tokio_postgres::connect(&pooler.url(), NoTls).await?;
+    tokio::spawn(connection);
+    let (mut killed, mut delay) = (0, Duration::from_micros(800));
+    for _ in 0..rounds {
+        let token = client.cancel_token();
+        let leaving = async {
+            spin(delay).await;
+            token.cancel_query(NoTls).await
+        };
+        let (answer, sent) = tokio::join!(client.batch_execute("SELECT 1, pg_sleep(0.0003)"), leaving);
+        sent?;
+        delay = steer(delay, answer.is_err());
+        killed += u32::from(client.batch_execute("SELECT 2, pg_sleep(0.0005)").await.is_err());
+    }
+    Ok(killed)
+}
+
+/// A PgBouncer before the server, gone when it is dropped.
+struct Pooler {
+    process: Child,
+    port: u16,
+}
+
+impl Pooler {
+    fn start(server: &Postgres, mode: &str) -> Result<Pooler> {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let settings = env::temp_dir().join(format!("pgbouncer-{port}.ini"));
+        std::fs::write(
+            &settings,
+            format!(
+                "[databases]\n* = host=127.0.0.1 port={} user=postgres\n\
+                 [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\n\
+                 pool_mode = {mode}\ndefault_pool_size = 1\nunix_socket_dir =\nlog_connections = 0\nlog_disconnections = 0\n",
+                server.address().port()
+            ),
+        )?;
+        let process = Command::new("pgbouncer")
+            .args(["-q", "-u", "postgres"])
+            .arg(&settings)
+            .stderr(Stdio::null())
+            .spawn()?;
+        let pooler = Pooler { process, port };
+        let until = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if Instant::now() > until {
+                return Err("PgBouncer does not start".into());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        std::fs::remove_file(settings)?;
+        Ok(pooler)
+    }
+
+    fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        // It is gone already, or it is not; either way there is nothing more to do about it.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 /// Queries per second of one caller, who is never cancelled; interleaved, the median of the rounds.

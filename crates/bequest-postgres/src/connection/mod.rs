@@ -50,8 +50,8 @@ pub(crate) struct Connection {
     /// Whether somebody has had it. One that nobody has had is never too old.
     pub(crate) used: bool,
     tells_limits: bool,
-    /// Different for each.
-    number: u32,
+    /// When it is too old; `None` for one that never is.
+    expires: Option<Instant>,
     opened: Instant,
     status: Arc<StatusByte>,
     /// Ends the task that drives it. `None` once it is left to end by itself.
@@ -96,7 +96,6 @@ impl Connection {
     }
 
     async fn establish(options: &Options) -> Result<Connection, Error> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
         let Begun {
             client,
             driver,
@@ -108,16 +107,17 @@ impl Connection {
             // Whoever waits for an answer is told of the error; there is nobody else to tell.
             let _ = driver.await;
         });
+        let opened = Instant::now();
         let connection = Connection {
             statements: Statements::new(options.statements),
             target,
             client: Arc::new(client),
-            last_used: Instant::now(),
+            last_used: opened,
             statement_timeout: Some(StatementTimeout::Default),
             used: false,
             tells_limits: options.server_limits,
-            number: NUMBER.fetch_add(1, Ordering::Relaxed),
-            opened: Instant::now(),
+            expires: opened.checked_add(own_age(options.max_age)),
+            opened,
             status,
             driver: Some(driver.abort_handle()),
         };
@@ -139,12 +139,9 @@ impl Connection {
         self.client.is_closed()
     }
 
-    pub(crate) fn number(&self) -> u32 {
-        self.number
-    }
-
-    pub(crate) fn age(&self, now: Instant) -> Duration {
-        now - self.opened
+    /// Whether it has been used for as long as it may be.
+    pub(crate) fn is_old(&self, now: Instant) -> bool {
+        self.used && self.expires.is_some_and(|expires| now >= expires)
     }
 
     /// Says goodbye to the server, and closes the connection when that is sent.
@@ -183,7 +180,7 @@ impl fmt::Debug for Connection {
         f.debug_struct("Connection")
             .field("peer", &self.target.peer)
             .field("status", &self.status())
-            .field("age", &self.age(Instant::now()))
+            .field("age", &self.opened.elapsed())
             .finish_non_exhaustive()
     }
 }
@@ -237,6 +234,15 @@ pub(crate) async fn connect(options: &Options) -> Result<Begun, Error> {
         target,
         status,
     })
+}
+
+/// One connection's own limit, up to a tenth below `limit`, so that they do not all go at once.
+fn own_age(limit: Duration) -> Duration {
+    const SHARES: u32 = 16;
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    // Relaxed: only that they differ is asked for.
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    limit - limit / 10 / SHARES * (number % SHARES)
 }
 
 /// The server's major version, if it looks like one.

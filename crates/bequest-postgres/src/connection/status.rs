@@ -125,14 +125,17 @@ impl Frames {
     fn follow(&mut self, mut bytes: &[u8]) -> Option<u8> {
         let mut last = None;
         while let Some((first, rest)) = bytes.split_first() {
-            if self.known < HEADER {
+            let whole = bytes.split_first_chunk().filter(|_| self.known == 0);
+            if let Some((header, body)) = whole {
+                // As a rule the header comes in one piece.
+                bytes = body;
+                self.begin(*header);
+            } else if self.known < HEADER {
+                bytes = rest;
                 self.header[self.known] = *first;
                 self.known += 1;
-                bytes = rest;
                 if self.known == HEADER {
-                    let [_, length @ ..] = self.header;
-                    // A length below its own is nonsense, of which the driver makes an error.
-                    self.body = (u32::from_be_bytes(length) as usize).saturating_sub(LENGTH);
+                    self.begin(self.header);
                 }
             } else {
                 if self.header[0] == READY_FOR_QUERY {
@@ -147,6 +150,14 @@ impl Frames {
             }
         }
         last
+    }
+
+    fn begin(&mut self, header: [u8; HEADER]) {
+        let [_, length @ ..] = header;
+        self.header = header;
+        self.known = HEADER;
+        // A length below its own is nonsense, of which the driver makes an error.
+        self.body = (u32::from_be_bytes(length) as usize).saturating_sub(LENGTH);
     }
 }
 

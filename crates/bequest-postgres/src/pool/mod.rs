@@ -143,7 +143,7 @@ impl Pool {
         }
         while state.waiting.is_empty() {
             let Some(connection) = state.idle.pop() else { break };
-            if self.is_useful(&connection, now) {
+            if is_useful(&connection, now) {
                 drop(state);
                 let idle = now - connection.last_used;
                 let place = Place::of(Arc::clone(self), connection);
@@ -189,7 +189,7 @@ impl Pool {
                 return;
             };
             let mut state = self.lock();
-            if state.closed || !self.is_useful(&connection, connection.last_used) {
+            if state.closed || !is_useful(&connection, connection.last_used) {
                 drop(state);
                 return drop(Place::of(Arc::clone(self), connection));
             }
@@ -211,18 +211,11 @@ impl Pool {
         self.runtime.spawn(cancels.request(self.options.clone(), target))
     }
 
-    fn is_useful(&self, connection: &Connection, now: Instant) -> bool {
-        !connection.is_closed() && !self.is_old(connection, now)
-    }
-
-    /// Whether it is at its limit, or up to a tenth before it, by its own number.
-    fn is_old(&self, connection: &Connection, now: Instant) -> bool {
-        const SHARES: u32 = 16;
-        let limit = self.options.max_age;
-        connection.used && connection.age(now) >= limit - limit / 10 / SHARES * (connection.number() % SHARES)
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_useful(connection: &Connection, now: Instant) -> bool {
+    !connection.is_closed() && !connection.is_old(now)
 }

@@ -115,9 +115,7 @@ impl Drop for Place {
         }
         let connection = self.connection.take();
         let expired = connection.as_ref().is_some_and(|connection| {
-            !connection.is_closed()
-                && self.phase == Phase::Held
-                && self.pool.is_old(connection, Instant::now())
+            !connection.is_closed() && self.phase == Phase::Held && connection.is_old(Instant::now())
         });
         let orphans = {
             let mut state = self.pool.lock();
