@@ -49,7 +49,7 @@ memcheck() {
     [[ -n $binary ]] || { echo "the test binary was not built" >&2; return 1; }
     # Depth and width are the business of other suites: they take minutes here. So is what needs a deadline of a millisecond
     # to come later than the next statement.
-    valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite \
+    valgrind --quiet --error-exitcode=9 --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite \
         "$binary" --test-threads=1 foreign:: leaks:: futures:: why:: --skip million --skip recursive --skip does_not_end_the_timers
 }
 
