@@ -1,10 +1,9 @@
 //! The guard of a registered callback.
 
 use std::fmt;
-use std::sync::Arc;
 
 use crate::Context;
-use crate::tree::{Callback, Node};
+use crate::tree::{Callback, NodeRef, Ticket};
 
 /// The registration of a callback, made by [`Context::after_func`]. Dropping it prevents the call, if it has not begun.
 ///
@@ -35,8 +34,8 @@ use crate::tree::{Callback, Node};
 pub struct AfterFunc(Option<Registered>);
 
 struct Registered {
-    node: Arc<Node>,
-    place: usize,
+    node: NodeRef,
+    ticket: Ticket,
 }
 
 impl AfterFunc {
@@ -45,10 +44,10 @@ impl AfterFunc {
         let Some(node) = &context.node else {
             return AfterFunc(None);
         };
-        let place = node.add_callback(callback);
-        AfterFunc(place.map(|place| Registered {
-            node: Arc::clone(node),
-            place,
+        let ticket = node.add_callback(callback);
+        AfterFunc(ticket.map(|ticket| Registered {
+            node: node.clone(),
+            ticket,
         }))
     }
 
@@ -63,15 +62,15 @@ impl AfterFunc {
     ///
     /// On a context that can never end, such as the background, the callback is dropped.
     pub fn detach(mut self) {
-        if let Some(Registered { node, place }) = self.0.take() {
-            node.detach_callback(place);
+        if let Some(Registered { node, ticket }) = self.0.take() {
+            node.detach_callback(ticket);
         }
     }
 
     fn take_out(&mut self) -> bool {
         self.0
             .take()
-            .is_some_and(|Registered { node, place }| node.remove_callback(place))
+            .is_some_and(|Registered { node, ticket }| node.remove_callback(ticket))
     }
 }
 

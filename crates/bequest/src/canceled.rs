@@ -6,9 +6,11 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::panic::Location;
+use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::time::Instant;
 
 use crate::{CancelScope, Reason};
@@ -45,8 +47,14 @@ use crate::{CancelScope, Reason};
 /// assert!(end.source().is_some());
 /// assert!(end.to_string().ends_with(": quota used up"));
 /// ```
-#[derive(Clone)]
-pub struct Canceled(Arc<End>);
+pub struct Canceled(NonNull<Counted>);
+
+// SAFETY: what it points to is immutable, `Send` and `Sync`, and counted atomically.
+#[allow(unsafe_code)]
+unsafe impl Send for Canceled {}
+// SAFETY: as above.
+#[allow(unsafe_code)]
+unsafe impl Sync for Canceled {}
 
 /// How a context ended: somebody cancelled it, or a deadline passed.
 ///
@@ -63,6 +71,13 @@ pub enum Kind {
 /// The number of a cancellation scope, unique in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ScopeId(u64);
+
+/// What a [`Canceled`] points to: as an `Arc` would, with a count that can be taken in bulk, since one end is shared by
+/// as many nodes as it has ended.
+pub(crate) struct Counted {
+    count: AtomicUsize,
+    end: End,
+}
 
 /// All that a [`Canceled`] knows. Written once, before it is published.
 pub(crate) struct End {
@@ -82,32 +97,33 @@ pub(crate) type Cause = Arc<dyn Error + Send + Sync>;
 
 impl Canceled {
     pub(crate) fn new(end: End) -> Canceled {
-        Canceled(Arc::new(end))
+        let count = AtomicUsize::new(1);
+        Canceled::point_to(Box::new(Counted { count, end }))
     }
 
     /// Whether somebody cancelled or a deadline passed.
     pub fn kind(&self) -> Kind {
-        self.0.kind
+        self.end().kind
     }
 
     /// What ended the context.
     pub fn reason(&self) -> Reason {
-        self.0.reason
+        self.end().reason
     }
 
     /// The error given as the cause, if one was given.
     pub fn cause(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
-        self.0.cause.as_deref()
+        self.end().cause.as_deref()
     }
 
     /// The source line of the call that cancelled; for a dropped scope or a deadline, of the call that made it.
     pub fn origin(&self) -> &'static Location<'static> {
-        self.0.origin
+        self.end().origin
     }
 
     /// The scope that was cancelled or whose deadline passed: its name, if it has one, and its id.
     pub fn scope(&self) -> (Option<&'static str>, ScopeId) {
-        (self.0.name, self.0.scope)
+        (self.end().name, self.end().scope)
     }
 
     /// Whether this end began at `scope` itself, and not at a scope further out.
@@ -129,37 +145,124 @@ impl Canceled {
     /// assert!(step.err().unwrap().is_from(&request));
     /// ```
     pub fn is_from(&self, scope: &CancelScope) -> bool {
-        self.0.scope == scope.id()
+        self.end().scope == scope.id()
     }
 
     /// When it ended, on the clock of its context, if anybody could see it then.
     ///
     /// For a deadline this is the moment at which its passing was noticed, never one before it.
     pub fn at(&self) -> Option<Instant> {
-        self.0.at
+        self.end().at
     }
 
     /// Whether a deadline passed: what network errors call a timeout.
     pub fn is_timeout(&self) -> bool {
-        self.0.kind == Kind::DeadlineExceeded
+        self.end().kind == Kind::DeadlineExceeded
+    }
+}
+
+/// The counting, and the only `unsafe` of this module.
+///
+/// Its invariant: each `Canceled`, and each share that was taken in bulk, counts for one; so what it points to is there.
+#[allow(unsafe_code)]
+impl Canceled {
+    fn point_to(counted: Box<Counted>) -> Canceled {
+        Canceled(NonNull::from(Box::leak(counted)))
+    }
+
+    fn end(&self) -> &End {
+        // SAFETY: the invariant.
+        &unsafe { self.0.as_ref() }.end
+    }
+
+    /// The pointer, which counts for one.
+    pub(crate) fn into_raw(self) -> NonNull<Counted> {
+        ManuallyDrop::new(self).0
+    }
+
+    /// # Safety
+    ///
+    /// `raw` counts for one, which this takes over.
+    pub(crate) unsafe fn from_raw(raw: NonNull<Counted>) -> Canceled {
+        Canceled(raw)
+    }
+
+    /// # Safety
+    ///
+    /// Somebody holds a share of `raw` during the call.
+    pub(crate) unsafe fn clone_raw(raw: NonNull<Counted>) -> Canceled {
+        // SAFETY: as the caller promises.
+        unsafe { Canceled::share(raw, 1) };
+        Canceled(raw)
+    }
+
+    /// Takes `shares` at once.
+    ///
+    /// # Safety
+    ///
+    /// Somebody holds a share of `raw` during the call.
+    pub(crate) unsafe fn share(raw: NonNull<Counted>, shares: usize) {
+        // SAFETY: as the caller promises. Relaxed: a share is made from one that is held.
+        let count = unsafe { raw.as_ref() }.count.fetch_add(shares, Ordering::Relaxed);
+        if count > isize::MAX as usize {
+            // As `Arc` does: the count must not wrap.
+            std::process::abort();
+        }
+    }
+
+    /// Gives `shares` back; what they pointed to, if they were the last.
+    ///
+    /// # Safety
+    ///
+    /// The caller has so many shares and gives them up.
+    pub(crate) unsafe fn unshare(raw: NonNull<Counted>, shares: usize) -> Option<Box<Counted>> {
+        // SAFETY: as the caller promises. Release: pairs with the fence of whoever is last.
+        if shares == 0 || unsafe { raw.as_ref() }.count.fetch_sub(shares, Ordering::Release) != shares {
+            return None;
+        }
+        fence(Ordering::Acquire);
+        // SAFETY: made by `point_to`, and nobody has a share any more.
+        Some(unsafe { Box::from_raw(raw.as_ptr()) })
+    }
+}
+
+impl Counted {
+    pub(crate) fn end(&self) -> &End {
+        &self.end
+    }
+}
+
+#[allow(unsafe_code)]
+impl Clone for Canceled {
+    fn clone(&self) -> Canceled {
+        // SAFETY: this is a share.
+        unsafe { Canceled::clone_raw(self.0) }
+    }
+}
+
+#[allow(unsafe_code)]
+impl Drop for Canceled {
+    fn drop(&mut self) {
+        // SAFETY: this is a share, given up now.
+        drop(unsafe { Canceled::unshare(self.0, 1) });
     }
 }
 
 impl PartialEq<Kind> for Canceled {
     fn eq(&self, kind: &Kind) -> bool {
-        self.0.kind == *kind
+        self.end().kind == *kind
     }
 }
 
 impl PartialEq<Canceled> for Kind {
     fn eq(&self, end: &Canceled) -> bool {
-        *self == end.0.kind
+        *self == end.kind()
     }
 }
 
 impl Error for Canceled {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0
+        self.end()
             .cause
             .as_ref()
             .map(|cause| &**cause as &(dyn Error + 'static))
@@ -168,7 +271,7 @@ impl Error for Canceled {
 
 impl fmt::Display for Canceled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = &*self.0;
+        let end = self.end();
         write!(f, "{}: {} (", end.kind, end.reason)?;
         match (end.name, end.was_called) {
             (Some(name), _) => write!(f, "{name} {}", end.scope)?,
@@ -185,7 +288,7 @@ impl fmt::Display for Canceled {
 
 impl fmt::Debug for Canceled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = &*self.0;
+        let end = self.end();
         let mut out = f.debug_struct("Canceled");
         out.field("kind", &end.kind).field("reason", &end.reason);
         if let Some(name) = end.name {
@@ -229,6 +332,15 @@ impl ScopeId {
         static LAST: AtomicU64 = AtomicU64::new(0);
         // Relaxed: only uniqueness is asked for; nothing is published under a number.
         ScopeId(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// The scope of this number, or of a new one if it has none yet, which is nought.
+    pub(crate) fn known_or_next(number: u64) -> ScopeId {
+        if number == 0 {
+            ScopeId::next()
+        } else {
+            ScopeId(number)
+        }
     }
 
     /// The number itself.

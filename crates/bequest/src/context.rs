@@ -11,12 +11,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::after_func::AfterFunc;
 use crate::canceled::Canceled;
-use crate::clock::Clock;
+use crate::clock::{Clock, SystemClock};
 use crate::deadline::{Deadline, after};
 use crate::done::{Done, DoneOwned, Run, RunOwned, Sleep, Timeout, block_on};
 use crate::key::{Key, Values};
 use crate::scope::CancelScope;
-use crate::tree::{Birth, Node, Timers};
+use crate::tree::{NodeRef, Timers};
 
 /// Until when, who still wants it, and what travels along: the handle that a request hands down.
 ///
@@ -48,7 +48,7 @@ use crate::tree::{Birth, Node, Timers};
 #[derive(Clone)]
 pub struct Context {
     /// `None` is the background: it never ends, and its clock is the system's.
-    pub(crate) node: Option<Arc<Node>>,
+    pub(crate) node: Option<NodeRef>,
     pub(crate) values: Values,
 }
 
@@ -72,16 +72,16 @@ impl Context {
     /// search for, and prints as `todo`.
     #[track_caller]
     pub fn todo() -> Context {
-        static TODO: OnceLock<Arc<Node>> = OnceLock::new();
+        static TODO: OnceLock<NodeRef> = OnceLock::new();
         // Outside the closure, which is not its caller's place.
         let caller = Location::caller();
         let node = TODO.get_or_init(|| {
-            let node = Node::root(caller, None);
+            let node = NodeRef::root(caller, None);
             node.set_name("todo");
             node
         });
         Context {
-            node: Some(Arc::clone(node)),
+            node: Some(node.clone()),
             values: Values::EMPTY,
         }
     }
@@ -91,7 +91,7 @@ impl Context {
     /// See [`clock`](crate::clock) for an example.
     #[track_caller]
     pub fn with_clock(clock: impl Clock) -> Context {
-        let node = Node::root(Location::caller(), Some(Timers::on(clock)));
+        let node = NodeRef::root(Location::caller(), Some(Timers::on(clock)));
         Context {
             node: Some(node),
             values: Values::EMPTY,
@@ -123,7 +123,7 @@ impl Context {
     /// [`Kind::DeadlineExceeded`](crate::Kind::DeadlineExceeded).
     #[track_caller]
     pub fn with_deadline(&self, at: impl Into<Deadline>) -> CancelScope {
-        let at = at.into().on(self.timers().clock());
+        let at = at.into().on(self.clock());
         self.derive(at)
     }
 
@@ -181,13 +181,8 @@ impl Context {
             .iter()
             .filter_map(|context| context.node.as_ref())
             .collect();
-        let timers = contexts.first().and_then(Context::own_timers);
-        let birth = Birth {
-            made_at: Location::caller(),
-            deadline: None,
-            timers,
-        };
-        let node = Node::derive(&nodes, birth);
+        let timers = contexts.first().and_then(Context::timers).cloned();
+        let node = NodeRef::merge(&nodes, Location::caller(), timers);
         let values = contexts
             .first()
             .map(|context| context.values.clone())
@@ -227,7 +222,9 @@ impl Context {
     pub fn without_cancel(&self) -> Context {
         // Outside the closure, which is not its caller's place.
         let caller = Location::caller();
-        let node = self.own_timers().map(|timers| Node::root(caller, Some(timers)));
+        let node = self
+            .timers()
+            .map(|timers| NodeRef::root(caller, Some(Arc::clone(timers))));
         Context {
             node,
             values: self.values.clone(),
@@ -241,7 +238,7 @@ impl Context {
     ///
     /// One load; the first look at a deadline reads the clock, and a deadline that has passed is over at that look.
     pub fn is_done(&self) -> bool {
-        self.node.as_ref().is_some_and(Node::is_done)
+        self.node.as_ref().is_some_and(NodeRef::is_done)
     }
 
     /// `Ok` while anybody wants the work; the error once the context has ended. For loops: `ctx.check()?`.
@@ -258,7 +255,7 @@ impl Context {
 
     /// The error with which this context ended, once it has.
     pub fn err(&self) -> Option<Canceled> {
-        self.node.as_ref()?.end().cloned()
+        self.node.as_ref()?.end()
     }
 
     /// When this context will be done at the latest.
@@ -270,11 +267,7 @@ impl Context {
     ///
     /// It is about time alone: a cancelled context's deadline still lies ahead.
     pub fn remaining(&self) -> Option<Duration> {
-        let node = self.node.as_ref()?;
-        Some(
-            node.deadline()?
-                .saturating_duration_since(node.timers().clock().now()),
-        )
+        Some(self.deadline()?.saturating_duration_since(self.now()))
     }
 
     /// The present instant on this context's clock: the one that its deadlines go by, in production and under test.
@@ -288,7 +281,8 @@ impl Context {
     /// assert!(scope.remaining().unwrap() <= Duration::from_secs(5));
     /// ```
     pub fn now(&self) -> Instant {
-        self.timers().clock().now()
+        self.timers()
+            .map_or_else(Instant::now, |timers| timers.clock().now())
     }
 
     /// The wall-clock time on this context's clock: for what is written down, such as when a session ends. It may jump
@@ -301,7 +295,7 @@ impl Context {
     /// assert!(Context::background().wall() >= before);
     /// ```
     pub fn wall(&self) -> SystemTime {
-        self.timers().clock().wall()
+        self.clock().wall()
     }
 
     /// The value under `key` that was put in last, if there is one. The cost does not grow with the depth.
@@ -505,27 +499,20 @@ impl Context {
 impl Context {
     #[track_caller]
     fn derive(&self, deadline: Option<Instant>) -> CancelScope {
-        let birth = Birth {
-            made_at: Location::caller(),
-            deadline,
-            timers: self.own_timers(),
-        };
-        let parent = self.node.as_ref();
-        let node = Node::derive(parent.as_slice(), birth);
+        let node = NodeRef::child(self.node.as_ref(), Location::caller(), deadline);
         CancelScope::own(Context {
             node: Some(node),
             values: self.values.clone(),
         })
     }
 
-    pub(crate) fn timers(&self) -> &Arc<Timers> {
-        self.node
-            .as_ref()
-            .map_or_else(|| Timers::system(), |node| node.timers())
+    /// The queue of this context's clock; `None` for the system's.
+    pub(crate) fn timers(&self) -> Option<&Arc<Timers>> {
+        self.node.as_ref()?.timers()
     }
 
-    fn own_timers(&self) -> Option<Arc<Timers>> {
-        self.node.as_ref()?.own_timers()
+    fn clock(&self) -> &dyn Clock {
+        self.timers().map_or(&SystemClock, |timers| timers.clock())
     }
 
     /// `span` from now on this context's clock; `None` for a point that never comes.
@@ -541,7 +528,7 @@ impl Context {
     fn path(&self) -> String {
         const PATH: usize = 16;
         let mut steps = Vec::new();
-        let mut next = self.node.as_ref();
+        let mut next = self.node.clone();
         while let Some(node) = next {
             if steps.len() == PATH {
                 steps.push("…".to_string());
@@ -554,7 +541,7 @@ impl Context {
                 (None, true) => format!("{} at {}:{}", node.id(), place.file(), place.line()),
                 (None, false) => "root".to_string(),
             });
-            next = node.parents().next();
+            next = node.parents().into_iter().next();
         }
         let is_rooted = steps
             .last()
@@ -578,7 +565,7 @@ impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Context");
         out.field("path", &format_args!("{}", self.path()));
-        if let Some(end) = self.node.as_ref().and_then(|node| node.known_end()) {
+        if let Some(end) = self.node.as_ref().and_then(NodeRef::known_end) {
             out.field("ended", &format_args!("{end}"));
         } else if let Some(left) = self.remaining() {
             out.field("remaining", &left);

@@ -66,6 +66,7 @@ fn before(now: Instant, span: Duration) -> Instant {
 }
 
 /// The earlier of two deadlines, of which each may be absent.
+#[cfg(bequest_plain)]
 pub(crate) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),

@@ -13,14 +13,13 @@
 use std::fmt;
 use std::panic::Location;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use crate::canceled::{Canceled, End, Kind, ScopeId};
-use crate::tree::{Expire, Place, TimerKey, Timers};
+use crate::tree::{Armed, Place};
 use crate::{Context, Reason};
 
 /// The future of [`Context::done`].
@@ -186,7 +185,7 @@ impl<C: AsRef<Context>> Waiting<C> {
             return Poll::Pending;
         }
         match node.end() {
-            Some(end) => Poll::Ready(end.clone()),
+            Some(end) => Poll::Ready(end),
             None => Poll::Pending,
         }
     }
@@ -289,7 +288,7 @@ struct Limited<'a> {
     at: Option<Instant>,
     made_at: &'static Location<'static>,
     /// Armed by the first poll that finds the work pending.
-    bell: Option<(Arc<Bell>, TimerKey)>,
+    bell: Option<Armed>,
 }
 
 enum Stop {
@@ -314,10 +313,6 @@ impl<'a> Limited<'a> {
         }
     }
 
-    fn timers(&self) -> &Arc<Timers> {
-        self.waiting.context.timers()
-    }
-
     fn outer_end(&self) -> Option<Canceled> {
         self.waiting.context.err()
     }
@@ -325,8 +320,8 @@ impl<'a> Limited<'a> {
     /// Whether the limit has passed. Reads the clock only until the bell is armed.
     fn is_over(&self) -> bool {
         match (&self.bell, self.at) {
-            (Some((bell, _)), _) => bell.has_rung(),
-            (None, Some(at)) => at <= self.timers().clock().now(),
+            (Some(bell), _) => bell.has_rung(),
+            (None, Some(at)) => at <= self.waiting.context.now(),
             (None, None) => false,
         }
     }
@@ -336,15 +331,12 @@ impl<'a> Limited<'a> {
             return Poll::Ready(Stop::Outer(end));
         }
         let Some(at) = self.at else { return Poll::Pending };
-        if self.bell.is_none() {
-            let bell = Arc::new(Bell::default());
-            let entry: std::sync::Weak<Bell> = Arc::downgrade(&bell);
-            let key = self.timers().insert(at, entry);
-            self.bell = Some((bell, key));
-        }
-        match &self.bell {
-            Some((bell, _)) if bell.listen(task.waker()) => Poll::Ready(Stop::Own),
-            _ => Poll::Pending,
+        let node = self.waiting.context.node.as_ref();
+        let bell = self.bell.get_or_insert_with(|| Armed::at(at, node));
+        if bell.listen(task.waker()) {
+            Poll::Ready(Stop::Own)
+        } else {
+            Poll::Pending
         }
     }
 
@@ -370,16 +362,8 @@ impl<'a> Limited<'a> {
             was_called: false,
             scope: ScopeId::next(),
             name: None,
-            at: Some(self.timers().clock().now()),
+            at: Some(self.waiting.context.now()),
         })
-    }
-}
-
-impl Drop for Limited<'_> {
-    fn drop(&mut self) {
-        if let Some((_, key)) = self.bell.take() {
-            self.timers().remove(key);
-        }
     }
 }
 
@@ -392,46 +376,7 @@ impl fmt::Debug for Limited<'_> {
     }
 }
 
-/// The armed limit of one await.
-#[derive(Default)]
-struct Bell {
-    /// Set before the waker is taken, so that a listener that comes later finds it set.
-    rung: AtomicBool,
-    /// Guarded by its lock; wakers are cloned, woken and dropped outside.
-    waker: Mutex<Option<Waker>>,
-}
-
-impl Bell {
-    fn has_rung(&self) -> bool {
-        // Acquire: pairs with the Release store in `expire`.
-        self.rung.load(Ordering::Acquire)
-    }
-
-    /// Leaves the waker; whether the bell has rung already.
-    fn listen(&self, waker: &Waker) -> bool {
-        let mine = waker.clone();
-        let old = self
-            .waker
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .replace(mine);
-        drop(old);
-        self.has_rung()
-    }
-}
-
-impl Expire for Bell {
-    fn expire(self: Arc<Self>) {
-        // Release: pairs with `has_rung`. Before the waker is taken: a listener that replaces it later sees it.
-        self.rung.store(true, Ordering::Release);
-        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(waker) = waker {
-            crate::tree::wake(waker);
-        }
-    }
-}
-
-/// The crate's only `unsafe`: from a pinned future to the pinned work inside it.
+/// The module's only `unsafe`: from a pinned future to the pinned work inside it.
 ///
 /// The alternative is a box around the work of every `run` and `timeout`; it costs an allocation and a free per await,
 /// measured at 21 ns here against 3 ns for the whole of an await that is ready at once.

@@ -17,12 +17,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::Context;
 use crate::canceled::{Canceled, ScopeId};
-use crate::tree::{Node, Timers, panics};
+use crate::tree::{Held, NodeRef, Row, panics, system_armed};
 
 /// How many ends are remembered.
 pub const REMEMBERED: usize = 512;
@@ -89,12 +89,12 @@ pub fn on_clock_of(ctx: &Context) -> OnClock {
     let timers = ctx.timers();
     let live = listed()
         .iter()
-        .filter(|(node, _)| Arc::ptr_eq(node.timers(), timers))
+        .filter(|(node, _)| node.goes_by(timers))
         .map(|(node, born)| Live::of(node, *born))
         .collect();
     OnClock {
         live,
-        armed_deadlines: timers.armed(),
+        armed_deadlines: timers.map_or_else(system_armed, |timers| timers.armed()),
     }
 }
 
@@ -103,7 +103,7 @@ pub fn statistics() -> Statistics {
     Statistics {
         listed: registry().live.len(),
         ended: ENDED.load(Ordering::Relaxed),
-        armed_deadlines: Timers::system().armed(),
+        armed_deadlines: system_armed(),
         panicked_callbacks: panics(),
     }
 }
@@ -150,7 +150,7 @@ pub struct Live {
     pub end: Option<Canceled>,
     /// How many handles hold it, those of its children included.
     pub holders: usize,
-    /// How many scopes are derived from it directly.
+    /// How many scopes are derived from it directly and have not ended.
     pub children: usize,
     /// How many wait for its end: futures and callbacks.
     pub waiting: usize,
@@ -193,42 +193,39 @@ static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
     ended: VecDeque::new(),
 });
 
-/// Guarded by its lock, which is innermost: nothing else is locked, called or dropped under it.
+/// Guarded by its lock. Under it the lock of a node is taken, to hold the node, and no other; nothing foreign runs.
 struct Registry {
-    live: BTreeMap<ScopeId, Row>,
+    live: BTreeMap<ScopeId, Entry>,
     ended: VecDeque<Ended>,
 }
 
-struct Row {
-    node: Weak<Node>,
+struct Entry {
+    node: Row,
     born: Instant,
 }
 
-pub(crate) fn born(node: &Arc<Node>) {
-    let row = Row {
-        node: Arc::downgrade(node),
+pub(crate) fn born(node: &NodeRef) {
+    let entry = Entry {
+        node: Row::of(node),
         born: Instant::now(),
     };
-    registry().live.insert(node.id(), row);
+    let id = node.id();
+    registry().live.insert(id, entry);
 }
 
-/// The node was marked as ended. Told by the walk that did, outside the node's lock.
-pub(crate) fn ended(node: &Node) {
-    let Some(end) = node.known_end() else { return };
-    if end.scope().1 != node.id() {
-        return;
-    }
+/// An end began at the listed scope `id`. Told by the walk that marked it, outside every lock.
+pub(crate) fn ended(id: ScopeId, end: Canceled) {
     ENDED.fetch_add(1, Ordering::Relaxed);
     let (at, name) = (Instant::now(), end.scope().0);
     let mut registry = registry();
     let age = registry
         .live
-        .get(&node.id())
-        .map_or(Duration::ZERO, |row| at.duration_since(row.born));
+        .get(&id)
+        .map_or(Duration::ZERO, |entry| at.duration_since(entry.born));
     registry.ended.push_back(Ended {
-        id: node.id(),
+        id,
         name,
-        end: end.clone(),
+        end,
         age,
         at,
     });
@@ -239,38 +236,35 @@ pub(crate) fn ended(node: &Node) {
 }
 
 /// The node's memory is about to go.
-pub(crate) fn gone(node: &Node) {
-    let row = registry().live.remove(&node.id());
-    drop(row);
+pub(crate) fn gone(id: ScopeId) {
+    registry().live.remove(&id);
 }
 
 impl Live {
-    fn of(node: &Arc<Node>, born: Instant) -> Live {
-        let [children, waiters, callbacks] = node.load();
-        let now = node.timers().clock().now();
+    fn of(node: &Held, born: Instant) -> Live {
+        let now = node.now();
         Live {
             id: node.id(),
-            parents: node.parents().map(|parent| parent.id()).collect(),
+            parents: node.parents(),
             name: node.name(),
             made_at: node.made_at(),
             age: born.elapsed(),
             remaining: node.deadline().map(|at| at.saturating_duration_since(now)),
             owns_deadline: node.owns_deadline(),
-            end: node.known_end().cloned(),
-            // One is this snapshot's own.
-            holders: Arc::strong_count(node).saturating_sub(1),
-            children,
-            waiting: waiters + callbacks,
+            end: node.known_end(),
+            holders: node.holders(),
+            children: node.children(),
+            waiting: node.waiting(),
         }
     }
 }
 
-/// Handles to all listed scopes that are alive. They are to be dropped outside the registry's lock.
-fn listed() -> Vec<(Arc<Node>, Instant)> {
+/// All listed scopes that are alive, held. They are to be let go of outside the registry's lock.
+fn listed() -> Vec<(Held, Instant)> {
     registry()
         .live
         .values()
-        .filter_map(|row| Some((row.node.upgrade()?, row.born)))
+        .filter_map(|entry| Some((entry.node.hold()?, entry.born)))
         .collect()
 }
 

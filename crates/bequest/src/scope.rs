@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock};
 
 use crate::canceled::{Cause, ScopeId};
 use crate::key::Key;
-use crate::tree::{Blame, Node};
-use crate::{Context, Reason, inspect};
+use crate::tree::{Blame, NodeRef};
+use crate::{Context, Reason};
 
 /// The owner of a context: dropping it cancels everything derived from it.
 ///
@@ -55,7 +55,7 @@ pub struct CancelScope {
 pub struct Canceller(Arc<Right>);
 
 /// The right to cancel a node. When the last holder is gone and the scope has been given up, nobody can.
-struct Right(Arc<Node>);
+struct Right(NodeRef);
 
 impl Drop for Right {
     fn drop(&mut self) {
@@ -80,9 +80,7 @@ impl CancelScope {
 
     /// The right to cancel, to be handed to somebody else.
     pub fn canceller(&self) -> Canceller {
-        let right = self
-            .right
-            .get_or_init(|| Arc::new(Right(Arc::clone(self.node()))));
+        let right = self.right.get_or_init(|| Arc::new(Right(self.node().clone())));
         Canceller(Arc::clone(right))
     }
 
@@ -169,18 +167,18 @@ impl CancelScope {
             node.give_up();
         }
         let is_bare = !node.owns_deadline() && !is_shared && node.known_end().is_none();
-        let mut parents = node.parents();
+        let mut parents = node.parents().into_iter();
         match (is_bare, parents.next(), parents.next()) {
             // Nothing of its own can end it, so it is its parent in all but the node, and need not keep that.
             (true, parent, None) => Context {
-                node: parent.cloned(),
+                node: parent,
                 values: self.context.values.clone(),
             },
             _ => self.context.clone(),
         }
     }
 
-    fn node(&self) -> &Arc<Node> {
+    fn node(&self) -> &NodeRef {
         // Made by `own` alone, always with a node that a derivation has just made.
         self.context.node.as_ref().expect("a scope has a node")
     }
@@ -207,7 +205,7 @@ impl Canceller {
 }
 
 #[track_caller]
-fn blame(node: &Arc<Node>, reason: Reason, cause: Option<Cause>) {
+fn blame(node: &NodeRef, reason: Reason, cause: Option<Cause>) {
     node.cancel(Blame {
         reason,
         cause,
@@ -217,16 +215,8 @@ fn blame(node: &Arc<Node>, reason: Reason, cause: Option<Cause>) {
 
 impl Drop for CancelScope {
     fn drop(&mut self) {
-        let node = self.node();
-        // With no other handle nobody can see the end: no child (it would hold its parent), no waiter, no callback.
-        // A walk from above that meets the node at this instant does no harm.
-        let is_unseen = Arc::strong_count(node) == 1 && !inspect::is_on();
-        if self.owns && !is_unseen {
-            node.cancel(Blame {
-                reason: Reason::ScopeEnded,
-                cause: None,
-                origin: node.made_at(),
-            });
+        if self.owns {
+            self.node().end_scope();
         }
     }
 }

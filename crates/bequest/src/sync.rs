@@ -1,8 +1,7 @@
 //! Locks and atomics: the standard library's, or loom's when the model checker builds the crate.
 //!
-//! Only what the model checker is to explore comes from here. `Arc`, `Weak` and `OnceLock` stay the standard
-//! library's: loom has no weak handles, and a cell written once before the `Release` store that publishes it adds
-//! no interleaving of its own.
+//! Only what the model checker is to explore comes from here. Timers, callbacks' threads and counts that order nothing
+//! stay the standard library's.
 
 #[cfg(loom)]
 pub(crate) use loom::sync::{Mutex, MutexGuard};
@@ -10,9 +9,13 @@ pub(crate) use loom::sync::{Mutex, MutexGuard};
 pub(crate) use std::sync::{Mutex, MutexGuard};
 
 pub(crate) mod atomic {
-    #[cfg(loom)]
+    #[cfg(all(loom, not(bequest_plain)))]
+    pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+    #[cfg(all(loom, bequest_plain))]
     pub(crate) use loom::sync::atomic::{AtomicU8, Ordering};
-    #[cfg(not(loom))]
+    #[cfg(all(not(loom), not(bequest_plain)))]
+    pub(crate) use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+    #[cfg(all(not(loom), bequest_plain))]
     pub(crate) use std::sync::atomic::{AtomicU8, Ordering};
 }
 
@@ -25,4 +28,25 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         Ok(guard) => guard,
         Err(poisoned) => poisoned.into_inner(),
     }
+}
+
+/// Waits a little for a lock that somebody else has; `tries` is how often that was done before.
+///
+/// First it lets the other core work, then it gives its own away: the holder may have lost its core to this thread. A
+/// section is a few hundred instructions, so a holder that runs is done before the first yield.
+#[cfg(not(any(loom, bequest_plain)))]
+#[cold]
+pub(crate) fn relax(tries: u32) {
+    const SPINS: u32 = 6;
+    const YIELDS: u32 = 16;
+    match tries {
+        0..=SPINS => (0..1 << tries).for_each(|_| std::hint::spin_loop()),
+        _ if tries < SPINS + YIELDS => std::thread::yield_now(),
+        _ => std::thread::sleep(std::time::Duration::from_micros(50)),
+    }
+}
+
+#[cfg(all(loom, not(bequest_plain)))]
+pub(crate) fn relax(_tries: u32) {
+    loom::thread::yield_now();
 }

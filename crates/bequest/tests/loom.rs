@@ -1,14 +1,16 @@
 //! The tree under the model checker: every interleaving of two or three threads, up to a bound on preemptions.
 //!
-//! Built only with `RUSTFLAGS="--cfg loom"`; `ci/loom.sh` does that. Deadlines stay outside: their thread is the
-//! system's. Each model makes everything anew, so that loom can run it from the start.
+//! Built only with `RUSTFLAGS="--cfg loom"`; `ci/loom.sh` does that. The thread of the system's
+//! clock stays outside; deadlines are modelled on a clock that is moved by hand. Each model makes everything anew, so that loom can run it from the start.
 
 #![cfg(loom)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context as TaskContext, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
 
+use bequest::clock::{Alarm, Clock};
 use bequest::{Context, DoneOwned, Reason};
 use loom::thread;
 
@@ -174,19 +176,130 @@ fn drop_and_cancel() {
     loom::model(|| {
         let root = Context::background().with_cancel();
         let child = root.with_cancel();
-        let leaf = child.with_cancel();
-        let seen = leaf.context();
-        let dropping = thread::spawn(move || drop((child, leaf)));
+        let dropping = thread::spawn(move || drop(child));
+        root.cancel();
+        dropping.join().unwrap();
+        assert!(root.is_done());
+    });
+}
+
+#[test]
+fn drop_and_cancel_two_levels() {
+    loom::model(|| {
+        let root = Context::background().with_cancel();
+        let child = root.with_cancel();
+        let seen = child.with_cancel().into_context();
+        let dropping = thread::spawn(move || drop(child));
         root.cancel();
         assert!(seen.is_done());
         dropping.join().unwrap();
+    });
+}
+
+#[test]
+fn drop_a_relay_and_its_child() {
+    loom::model(|| {
+        let root = Context::background().with_cancel();
+        let scope = root.with_cancel();
+        let relay = {
+            // With a canceller it stays a node of its own.
+            drop(scope.canceller());
+            scope.into_context()
+        };
+        let child = relay.with_cancel();
+        let dropping = thread::spawn(move || drop(relay));
+        drop(child);
+        dropping.join().unwrap();
+        assert!(!root.is_done());
+    });
+}
+
+#[test]
+fn derive_and_derive_as_the_list_is_split() {
+    loom::model(|| {
+        let root = Context::background().with_cancel();
+        let (ctx, canceller) = (root.context(), root.canceller());
+        let other = thread::spawn(move || {
+            let (one, two) = (ctx.with_cancel(), ctx.with_cancel());
+            assert!(!one.is_done() && !two.is_done());
+            drop(one);
+            two.into_context()
+        });
+        let mine = root.with_cancel();
+        let theirs = other.join().unwrap();
+        canceller.cancel();
+        assert!(mine.is_done() && theirs.is_done());
+    });
+}
+
+#[test]
+fn derive_and_cancel_as_the_list_is_split() {
+    loom::model(|| {
+        let root = Context::background().with_cancel();
+        let ctx = root.context();
+        let canceller = root.canceller();
+        let other = thread::spawn(move || ctx.with_cancel().into_context());
+        let mine = root.with_cancel();
+        canceller.cancel();
+        let theirs = other.join().unwrap();
+        assert!(mine.is_done() && theirs.is_done());
+    });
+}
+
+/// A clock that is moved by hand and keeps the alarm that it was asked for.
+#[derive(Debug, Default)]
+struct Hand {
+    /// Seconds from the beginning. Not the model checker's: it orders nothing.
+    seconds: AtomicUsize,
+    alarm: std::sync::Mutex<Option<Alarm>>,
+}
+
+#[derive(Clone, Debug)]
+struct HandClock(Arc<Hand>, Instant);
+
+impl Clock for HandClock {
+    fn now(&self) -> Instant {
+        self.1 + Duration::from_secs(self.0.seconds.load(Ordering::SeqCst) as u64)
+    }
+
+    fn wake_at(&self, _at: Instant, alarm: Alarm) {
+        *self.0.alarm.lock().unwrap() = Some(alarm);
+    }
+}
+
+#[test]
+fn expire_and_cancel() {
+    loom::model(|| {
+        let hand = Arc::new(Hand::default());
+        let clock = HandClock(Arc::clone(&hand), Instant::now());
+        let scope = Context::with_clock(clock).with_timeout(Duration::from_secs(1));
+        assert!(!scope.is_done());
+        let child = scope.with_cancel();
+        let alarm = hand.alarm.lock().unwrap().take().unwrap();
+        hand.seconds.store(2, Ordering::SeqCst);
+        let ringing = thread::spawn(move || alarm.ring());
+        child.cancel();
         assert!(
-            !root
-                .with_cancel()
-                .err()
-                .unwrap()
-                .is_from(&Context::background().with_cancel())
+            child.err().unwrap().is_timeout(),
+            "the deadline was first, by the clock"
         );
+        ringing.join().unwrap();
+        assert!(scope.err().unwrap().is_timeout());
+    });
+}
+
+#[test]
+fn expire_and_drop() {
+    loom::model(|| {
+        let hand = Arc::new(Hand::default());
+        let clock = HandClock(Arc::clone(&hand), Instant::now());
+        let scope = Context::with_clock(clock).with_timeout(Duration::from_secs(1));
+        assert!(!scope.is_done());
+        let alarm = hand.alarm.lock().unwrap().take().unwrap();
+        hand.seconds.store(2, Ordering::SeqCst);
+        let ringing = thread::spawn(move || alarm.ring());
+        drop(scope);
+        ringing.join().unwrap();
     });
 }
 

@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::task::Waker;
 use std::thread;
 
-use super::node::Node;
+use super::NodeRef;
 use crate::Canceled;
 
 /// A function to be called once with the end of the context that it was registered on.
@@ -18,14 +18,15 @@ pub(crate) type Callback = Box<dyn FnOnce(Canceled) + Send>;
 pub(super) struct Tell {
     wakers: Vec<Waker>,
     calls: Vec<Call>,
+    keepers: Vec<NodeRef>,
 }
 
 /// A callback to be called.
 struct Call {
     callback: Callback,
     end: Canceled,
-    /// Kept until the callback has run.
-    node: Arc<Node>,
+    /// The node's own handle, for a detached callback: kept until it has run.
+    keeper: Option<NodeRef>,
 }
 
 /// Where callbacks run.
@@ -42,20 +43,32 @@ impl Tell {
         self.wakers.push(waker);
     }
 
-    pub(super) fn call(&mut self, callback: Callback, end: Canceled, node: Arc<Node>) {
-        self.calls.push(Call { callback, end, node });
+    pub(super) fn call(&mut self, callback: Callback, end: Canceled, keeper: Option<NodeRef>) {
+        self.calls.push(Call {
+            callback,
+            end,
+            keeper,
+        });
+    }
+
+    /// Keeps a handle until everybody has been told.
+    pub(super) fn keep(&mut self, keeper: Option<NodeRef>) {
+        self.keepers.extend(keeper);
     }
 
     /// Runs everything. A panic in one is caught and skips no other.
+    ///
+    /// The nodes that were kept for it go last, and a panic in the destructor of a cause of theirs is the caller's to see.
     pub(super) fn run(self, callbacks: Run) {
         for waker in self.wakers {
             guarded(|| waker.wake());
         }
         match callbacks {
-            Run::Here => run_all(self.calls),
+            Run::Here => drop(run_all(self.calls)),
             Run::Beside if self.calls.is_empty() => {}
             Run::Beside => hand_over(self.calls),
         }
+        drop(self.keepers);
     }
 }
 
@@ -76,11 +89,26 @@ pub(crate) fn panics() -> u64 {
 
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
-fn run_all(calls: Vec<Call>) {
-    for Call { callback, end, node } in calls {
+/// Calls all of them; what was kept for them comes back.
+fn run_all(calls: Vec<Call>) -> Vec<NodeRef> {
+    let mut keepers = Vec::new();
+    for Call {
+        callback,
+        end,
+        keeper,
+    } in calls
+    {
         guarded(|| callback(end));
-        // The last handle to a node may be the last to a cause, whose destructor is foreign.
-        guarded(|| drop(node));
+        keepers.extend(keeper);
+    }
+    keepers
+}
+
+/// As [`run_all`], on a thread that nobody waits for and that must not end.
+fn run_beside(calls: Vec<Call>) {
+    for keeper in run_all(calls) {
+        // It may be the last handle to a node and its cause, whose destructor is foreign.
+        guarded(|| drop(keeper));
     }
 }
 
@@ -119,7 +147,7 @@ fn hand_over(calls: Vec<Call>) {
     };
     if !STARTED.get_or_init(start) {
         // A slow callback may now delay a deadline; a callback that never runs would be worse.
-        return run_all(calls);
+        return run_beside(calls);
     }
     QUEUE
         .waiting
@@ -140,6 +168,6 @@ fn run_queue() {
         }
         let batch = std::mem::take(&mut *waiting);
         drop(waiting);
-        run_all(batch.into());
+        run_beside(batch.into());
     }
 }

@@ -1,20 +1,20 @@
-//! Deadlines that are armed, in order of time, for one clock.
+//! Deadlines that are armed, in order of time, on a clock of the user's own, which says when it is time.
+//!
+//! The system's clock has a [`wheel`](super::wheel) instead. Here exactness counts and speed does not: such clocks are
+//! for tests.
 //!
 //! # Invariants
 //!
 //! 1. An entry is weak: an armed deadline keeps nothing alive.
 //! 2. The queue's lock is innermost: nothing else is locked, woken, called or dropped while it is held.
-//! 3. The thread of the system's clock is started by the first insertion and lives as long as the process. It sleeps
-//!    until the earliest entry and is woken before that only by an earlier one.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use super::tell::guarded;
-use crate::clock::{Alarm, Clock, SystemClock};
+use crate::clock::{Alarm, Clock};
 
 /// Something that has a deadline: a node, or a limit on a single await.
 pub(crate) trait Expire: Send + Sync {
@@ -27,56 +27,35 @@ pub(crate) type TimerKey = (Instant, u64);
 
 /// The armed deadlines of one clock.
 pub(crate) struct Timers {
-    /// `None` stands for the system's clock, which has a thread instead of alarms.
-    clock: Option<Box<dyn Clock>>,
+    clock: Box<dyn Clock>,
     queue: Mutex<Queue>,
-    /// Rung when the earliest entry has changed. Waited on by the thread of the system's clock alone.
-    earlier: Condvar,
 }
 
 struct Queue {
     armed: BTreeMap<TimerKey, Weak<dyn Expire>>,
     last: u64,
-    /// The instant for which an alarm is set. Not used with the system's clock.
+    /// The instant for which an alarm is set.
     alarm: Option<Instant>,
-    thread_started: bool,
 }
 
 /// How many due entries are taken out under one hold of the lock.
 const BATCH: usize = 128;
 
 impl Timers {
-    /// The queue of the system's clock, shared by all contexts that have no clock of their own.
-    pub(crate) fn system() -> &'static Arc<Timers> {
-        static SYSTEM: OnceLock<Arc<Timers>> = OnceLock::new();
-        SYSTEM.get_or_init(|| Arc::new(Timers::with(None)))
-    }
-
     pub(crate) fn on(clock: impl Clock) -> Arc<Timers> {
-        Arc::new(Timers::with(Some(Box::new(clock))))
-    }
-
-    fn with(clock: Option<Box<dyn Clock>>) -> Timers {
         let queue = Queue {
             armed: BTreeMap::new(),
             last: 0,
             alarm: None,
-            thread_started: false,
         };
-        Timers {
-            clock,
+        Arc::new(Timers {
+            clock: Box::new(clock),
             queue: Mutex::new(queue),
-            earlier: Condvar::new(),
-        }
+        })
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {
-        self.clock.as_deref().unwrap_or(&SystemClock)
-    }
-
-    /// Whether this is the system's clock, whose timers have a thread.
-    pub(crate) fn is_system(&self) -> bool {
-        self.clock.is_none()
+        &*self.clock
     }
 
     /// How many deadlines are armed.
@@ -85,10 +64,6 @@ impl Timers {
     }
 
     /// Arms a deadline. Outside every lock.
-    ///
-    /// # Panics
-    ///
-    /// If the system refuses the thread that deadlines need.
     pub(crate) fn insert(self: &Arc<Self>, at: Instant, entry: Weak<dyn Expire>) -> TimerKey {
         let mut queue = self.lock();
         queue.last += 1;
@@ -133,8 +108,8 @@ impl Timers {
         }
         let next = queue.armed.first_key_value().map(|(key, _)| key.0);
         match next {
-            Some(at) if self.clock.is_some() => self.announce(queue, at),
-            _ => drop(queue),
+            Some(at) => self.announce(queue, at),
+            None => drop(queue),
         }
         let more = due.len() == BATCH;
         for entry in due {
@@ -148,49 +123,12 @@ impl Timers {
 
     /// Makes known that `at` is now the earliest; lets go of the lock before anybody is told.
     fn announce(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>, at: Instant) {
-        let Some(clock) = &self.clock else {
-            let start = !std::mem::replace(&mut queue.thread_started, true);
-            drop(queue);
-            if start {
-                self.start_thread();
-            }
-            self.earlier.notify_one();
-            return;
-        };
         if queue.alarm.is_some_and(|set| set <= at) {
             return;
         }
         queue.alarm = Some(at);
         drop(queue);
-        clock.wake_at(at, Alarm::new(Arc::downgrade(self)));
-    }
-
-    fn start_thread(self: &Arc<Self>) {
-        let timers = Arc::clone(self);
-        let thread = thread::Builder::new()
-            .name("bequest-timer".into())
-            .spawn(move || timers.run());
-        if let Err(refusal) = thread {
-            // The next insertion shall try again.
-            self.lock().thread_started = false;
-            panic!("the system refused a thread for deadlines: {refusal}");
-        }
-    }
-
-    /// The thread of the system's clock.
-    fn run(self: Arc<Self>) {
-        loop {
-            while self.expire_batch() {}
-            let queue = self.lock();
-            let next = queue.armed.first_key_value().map(|(key, _)| key.0);
-            match next {
-                None => drop(self.earlier.wait(queue)),
-                Some(at) => match at.checked_duration_since(Instant::now()) {
-                    Some(left) if !left.is_zero() => drop(self.earlier.wait_timeout(queue, left)),
-                    _ => {}
-                },
-            }
-        }
+        self.clock.wake_at(at, Alarm::new(Arc::downgrade(self)));
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {

@@ -1,0 +1,248 @@
+//! Making nodes.
+
+use std::panic::Location;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::end::{self, Raw};
+use super::layout::{Full, Heir, Node, Ptr, Tether, Timed};
+use super::link::List;
+use super::node;
+use super::pool::{self, Pooled};
+use super::stamp::Stamp;
+use super::state::{BEGAN, DONE, Kind, LISTED, OWNS, ROOT, SETTLED, UNARMED};
+use super::timer::Timers;
+use super::{NodeRef, bell};
+use crate::inspect;
+use crate::sync::{self, atomic::Ordering};
+
+impl Pooled for Node {
+    const LIST: usize = 0;
+}
+impl Pooled for Heir {
+    const LIST: usize = 1;
+}
+impl Pooled for Timed {
+    const LIST: usize = 2;
+}
+
+impl NodeRef {
+    /// A root: it never ends, and carries a clock.
+    pub(crate) fn root(made_at: &'static Location<'static>, timers: Option<Arc<Timers>>) -> NodeRef {
+        let plan = Plan {
+            made_at,
+            at: Stamp::NEVER,
+            flags: ROOT | listed(),
+            parent: None,
+        };
+        finish(plan.full(timers))
+    }
+
+    /// A node that ends with `parent`, at its own deadline, or when it is cancelled.
+    #[inline]
+    pub(crate) fn child(
+        parent: Option<&NodeRef>,
+        made_at: &'static Location<'static>,
+        deadline: Option<Instant>,
+    ) -> NodeRef {
+        let deadline = deadline.map_or(Stamp::NEVER, Stamp::of);
+        NodeRef::child_until(parent, made_at, deadline)
+    }
+
+    /// As [`child`](NodeRef::child), with the deadline as a stamp.
+    #[inline]
+    pub(crate) fn child_until(
+        parent: Option<&NodeRef>,
+        made_at: &'static Location<'static>,
+        deadline: Stamp,
+    ) -> NodeRef {
+        let Some(parent) = parent.map(NodeRef::ptr) else {
+            let plan = Plan::of(made_at, deadline, Stamp::NEVER, None);
+            return if inspect::is_on() {
+                finish(plan.full(None))
+            } else {
+                NodeRef::own(plan.small())
+            };
+        };
+        let inherited = parent.deadline();
+        let plan = Plan::of(made_at, deadline, inherited, Some(parent));
+        // A child that relies on the parent's deadline makes the parent look now (invariant 8).
+        let is_dead = if plan.flags & OWNS == 0 {
+            node::is_done(parent)
+        } else {
+            parent.state.load() & DONE != 0
+        };
+        if is_dead {
+            return plan.born_ended(parent);
+        }
+        let child = if inspect::is_on() || parent.timers().is_some() {
+            plan.full(parent.timers().cloned())
+        } else {
+            plan.small()
+        };
+        if !link(parent, child) {
+            let handle = NodeRef::own(child);
+            // SAFETY: nobody else knows the node yet. It is in no list, so it must not hold on to a parent.
+            unsafe { (*child.raw()).parent = None };
+            end_at_birth(child, parent);
+            return finish_handle(handle);
+        }
+        if child.state.load() & LISTED == 0 {
+            return NodeRef::own(child);
+        }
+        finish(child)
+    }
+
+    /// A node that ends with the first of `parents`, with the clock given.
+    pub(crate) fn merge(
+        parents: &[&NodeRef],
+        made_at: &'static Location<'static>,
+        timers: Option<Arc<Timers>>,
+    ) -> NodeRef {
+        let inherited = parents.iter().map(|parent| parent.ptr().deadline()).min();
+        let plan = Plan::of(made_at, Stamp::NEVER, inherited.unwrap_or(Stamp::NEVER), None);
+        let node = plan.full(timers);
+        let handle = NodeRef::own(node);
+        for parent in parents.iter().map(|parent| parent.ptr()) {
+            if node::is_done(parent) || !tether(parent, node, made_at) {
+                end_at_birth(node, parent);
+                break;
+            }
+        }
+        finish_handle(handle)
+    }
+}
+
+/// What a node is to be.
+#[derive(Clone, Copy)]
+struct Plan {
+    made_at: &'static Location<'static>,
+    /// The earliest of its own deadline and those that it inherits.
+    at: Stamp,
+    flags: u32,
+    parent: Option<Ptr>,
+}
+
+impl Plan {
+    #[inline]
+    fn of(made_at: &'static Location<'static>, own: Stamp, inherited: Stamp, parent: Option<Ptr>) -> Plan {
+        let owns = own < inherited;
+        Plan {
+            made_at,
+            at: own.min(inherited),
+            flags: if owns { OWNS | UNARMED } else { 0 },
+            parent,
+        }
+    }
+
+    /// A node with as little behind it as will do.
+    #[inline]
+    fn small(self) -> Ptr {
+        let node = |kind: Kind| Node::new(self.flags | kind.bits(), self.parent, self.made_at);
+        let raw: NonNull<Node> = if self.at == Stamp::NEVER {
+            pool::make(node(Kind::Plain))
+        } else if self.flags & OWNS == 0 {
+            pool::make(Heir::new(node(Kind::Heir), self.at)).cast()
+        } else {
+            pool::make(Timed::new(node(Kind::Timed), self.at)).cast()
+        };
+        fresh(raw)
+    }
+
+    /// A node with everything.
+    fn full(self, timers: Option<Arc<Timers>>) -> Ptr {
+        let node = Node::new(
+            self.flags | listed() | Kind::Full.bits(),
+            self.parent,
+            self.made_at,
+        );
+        let full = Box::into_raw(Box::new(Full::new(node, self.at, timers)));
+        let ptr = fresh(NonNull::new(full.cast()).expect("a box is not null"));
+        if let Some(bell) = ptr.full().and_then(|full| full.bell.as_ref()) {
+            *sync::lock(&bell.0) = Some(ptr);
+        }
+        ptr
+    }
+
+    /// A node that is not entered anywhere, with the end of `parent`, which has ended.
+    #[cold]
+    fn born_ended(self, parent: Ptr) -> NodeRef {
+        let plan = Plan { parent: None, ..self };
+        let child = if inspect::is_on() || parent.timers().is_some() {
+            plan.full(parent.timers().cloned())
+        } else {
+            plan.small()
+        };
+        let handle = NodeRef::own(child);
+        end_at_birth(child, parent);
+        finish_handle(handle)
+    }
+}
+
+/// Enters `child` in the parent's list, unless the parent has ended: then the list is not touched (invariant 3).
+#[inline]
+fn link(parent: Ptr, child: Ptr) -> bool {
+    let list = List::for_entry(&parent);
+    // Under the list's lock. Acquire, in `load`: pairs with the store that published the end before the walk took this
+    // list's lock.
+    if parent.state.load() & DONE != 0 {
+        return false;
+    }
+    let bits = child.state.load();
+    child.state.set(list.mark_shard(bits));
+    list.enter(child);
+    true
+}
+
+/// Enters a stand-in for `node` in the parent's list.
+fn tether(parent: Ptr, node: Ptr, made_at: &'static Location<'static>) -> bool {
+    let inner = Node::new(Kind::Tether.bits(), Some(parent), made_at);
+    let raw = Box::into_raw(Box::new(Tether::new(inner, node)));
+    let stand_in = fresh(NonNull::new(raw.cast()).expect("a box is not null"));
+    // Known before it can be found: whoever frees the node takes its stand-ins out of the lists.
+    let linked = link(parent, stand_in);
+    if linked {
+        let full = node.full();
+        bell::lock(&full.as_ref().expect("a merged node is a full one").tethers).push(stand_in);
+    } else {
+        // SAFETY: made by `Box::into_raw` above, and in no list.
+        drop(unsafe { Box::from_raw(raw) });
+    }
+    linked
+}
+
+/// Gives a new node the end of a parent that has ended.
+fn end_at_birth(child: Ptr, parent: Ptr) {
+    let end = Raw::own(end::of(parent).canceled());
+    let mut own = child.state.lock();
+    if own.bits & DONE == 0 {
+        child.tail.store(end.word(), Ordering::Relaxed);
+        own.bits = own.bits & !(UNARMED | BEGAN) | DONE | SETTLED;
+        return;
+    }
+    drop(own);
+    // A merged node that another parent has ended first.
+    drop(end.into_canceled());
+}
+
+fn listed() -> u32 {
+    if inspect::is_on() { LISTED } else { 0 }
+}
+
+fn fresh(raw: NonNull<Node>) -> Ptr {
+    // SAFETY: a new node, held by the handle that it is born with.
+    unsafe { Ptr::held(raw.as_ptr()) }.expect("not null")
+}
+
+fn finish(node: Ptr) -> NodeRef {
+    finish_handle(NodeRef::own(node))
+}
+
+/// The last step of a node's making: the list of live contexts.
+fn finish_handle(handle: NodeRef) -> NodeRef {
+    if handle.ptr().state.load() & LISTED != 0 {
+        inspect::born(&handle);
+    }
+    handle
+}

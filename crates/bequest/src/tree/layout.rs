@@ -1,0 +1,321 @@
+//! What a node is made of, and the raw pointers by which nodes know each other.
+//!
+//! A node is one allocation of 56 bytes, in the smallest chunk of 64 that common allocators hand out. What only some
+//! nodes need follows behind it, so that a plain child does not pay for it: a deadline, a place in the wheel, a clock.
+//! [`Kind`](super::state::Kind) says what there is.
+//!
+//! All fields that change are atomics, most of them read and written `Relaxed` under a lock: a plain access would be
+//! as cheap, and a mistake then undefined. What guards each is said beside it. Those that are `Guarded` are never touched
+//! without their lock, so the model checker need not explore them.
+
+use std::ops::Deref;
+use std::panic::Location;
+use std::ptr::{self, NonNull, addr_of};
+use std::sync::Arc;
+use std::sync::Mutex as StdMutex;
+use std::sync::atomic::AtomicPtr as Guarded;
+
+use super::stamp::Stamp;
+use super::state::{self, Kind, Word};
+use super::timer::{TimerKey, Timers};
+use super::wheel::Entry;
+use crate::canceled::Cause;
+use crate::reason::Reason;
+use crate::sync;
+use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+/// What all nodes have.
+#[repr(C)]
+pub(super) struct Node {
+    pub(super) state: Word,
+    /// How many handles there are. The last one to go releases the node.
+    pub(super) handles: AtomicU32,
+    /// The node that it ends with. Never changes, and lives as long as this node is in its list (invariant 1).
+    pub(super) parent: Option<Ptr>,
+    /// Neighbours in the parent's list; guarded by that list's lock.
+    pub(super) next: Guarded<Node>,
+    pub(super) prev: Guarded<Node>,
+    /// The first child, or the lists of a sharded node. Guarded by the lock.
+    pub(super) kids: AtomicPtr<Node>,
+    /// Of a live node: the first who waits, guarded by the lock. Of one that has ended: the end, published with it
+    /// (invariant 2).
+    pub(super) tail: AtomicPtr<()>,
+    /// The line that made the node, or [`Details`], tagged. Written under the lock, once tagged never again.
+    pub(super) origin: Guarded<()>,
+}
+
+/// A node that inherits a deadline.
+#[repr(C)]
+pub(super) struct Heir {
+    node: Node,
+    at: Stamp,
+}
+
+/// A node with a deadline of its own, which begins where that of an [`Heir`] does.
+#[repr(C)]
+pub(super) struct Timed {
+    node: Node,
+    entry: Entry,
+}
+
+/// A node with everything.
+#[repr(C)]
+pub(super) struct Full {
+    node: Node,
+    entry: Entry,
+    /// Its clock, unless that is the system's. Never changes.
+    pub(super) timers: Option<Arc<Timers>>,
+    /// What its clock rings. Never changes.
+    pub(super) bell: Option<Arc<NodeBell>>,
+    /// Where it is armed on a clock of its own. Guarded by the node's lock.
+    pub(super) key: StdMutex<Option<TimerKey>>,
+    /// Its stand-ins, one for each parent, if it has several. Written before anybody else can reach the node, and
+    /// emptied after.
+    pub(super) tethers: StdMutex<Vec<Ptr>>,
+}
+
+/// A stand-in in one parent's list.
+#[repr(C)]
+pub(super) struct Tether {
+    node: Node,
+    target: Ptr,
+}
+
+/// What few nodes need. Guarded by the node's lock, but for `made_at`, which never changes.
+pub(super) struct Details {
+    pub(super) made_at: &'static Location<'static>,
+    /// Zero until it is asked for.
+    pub(super) id: u64,
+    pub(super) name: Option<&'static str>,
+    /// Reason and cause of the own deadline's passing.
+    pub(super) reason: Reason,
+    pub(super) cause: Option<Cause>,
+}
+
+/// The way from a clock of the user's to a node, cut before the node is freed.
+pub(super) struct NodeBell(pub(super) sync::Mutex<Option<Ptr>>);
+
+const _: () = assert!(!cfg!(target_pointer_width = "64") || cfg!(loom) || size_of::<Node>() == 56);
+const _: () = assert!(!cfg!(target_pointer_width = "64") || cfg!(loom) || size_of::<Heir>() == 64);
+const _: () = assert!(!cfg!(target_pointer_width = "64") || cfg!(loom) || size_of::<Timed>() == 88);
+
+impl Node {
+    pub(super) fn new(bits: u32, parent: Option<Ptr>, made_at: &'static Location<'static>) -> Node {
+        Node {
+            state: Word::new(bits),
+            handles: AtomicU32::new(1),
+            parent,
+            next: Guarded::new(ptr::null_mut()),
+            prev: Guarded::new(ptr::null_mut()),
+            kids: AtomicPtr::new(ptr::null_mut()),
+            tail: AtomicPtr::new(ptr::null_mut()),
+            origin: Guarded::new(ptr::from_ref(made_at).cast_mut().cast()),
+        }
+    }
+}
+
+impl Heir {
+    pub(super) fn new(node: Node, at: Stamp) -> Heir {
+        Heir { node, at }
+    }
+}
+
+impl Timed {
+    pub(super) fn new(node: Node, at: Stamp) -> Timed {
+        Timed {
+            node,
+            entry: Entry::of_node(at),
+        }
+    }
+}
+
+impl Full {
+    pub(super) fn new(node: Node, at: Stamp, timers: Option<Arc<Timers>>) -> Full {
+        let bell = timers
+            .as_ref()
+            .map(|_| Arc::new(NodeBell(sync::Mutex::new(None))));
+        Full {
+            node,
+            entry: Entry::of_node(at),
+            timers,
+            bell,
+            key: StdMutex::new(None),
+            tethers: StdMutex::new(Vec::new()),
+        }
+    }
+}
+
+impl Tether {
+    pub(super) fn new(node: Node, target: Ptr) -> Tether {
+        Tether { node, target }
+    }
+}
+
+/// A pointer to a node that is held: by a handle, a pin, a child in its list, or the lock of the list that it is in.
+///
+/// It reaches the whole allocation and not the 56 bytes of [`Node`] alone, so it is made from the allocation and never
+/// from a reference. Making one from a link is the unsafe step; whoever does so says what holds the node, and does not
+/// use the pointer longer than that.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ptr(NonNull<Node>);
+
+// SAFETY: nodes are made to be shared: their fields are atomics, immutable, or behind locks.
+unsafe impl Send for Ptr {}
+// SAFETY: as above.
+unsafe impl Sync for Ptr {}
+
+impl Ptr {
+    /// # Safety
+    ///
+    /// `raw` is null or a node that is held for as long as the pointer is used.
+    #[inline]
+    pub(super) unsafe fn held(raw: *mut Node) -> Option<Ptr> {
+        NonNull::new(raw).map(Ptr)
+    }
+
+    #[inline]
+    pub(super) fn raw(self) -> *mut Node {
+        self.0.as_ptr()
+    }
+
+    /// The deadline that ends it at the latest, its own or inherited.
+    #[inline]
+    pub(super) fn deadline(self) -> Stamp {
+        match state::kind(self.state.load()) {
+            Kind::Plain | Kind::Tether => Stamp::NEVER,
+            // SAFETY: of these kinds is each allocation that begins with a `Heir`, or has the same layout up to there:
+            // `Entry` is `repr(C)` and begins with the stamp.
+            Kind::Heir | Kind::Timed | Kind::Full => unsafe { *addr_of!((*self.raw().cast::<Heir>()).at) },
+        }
+    }
+
+    /// Its place in the wheel, if it is of a kind that has one.
+    pub(super) fn entry(self) -> Option<NonNull<Entry>> {
+        match state::kind(self.state.load()) {
+            // SAFETY: both kinds begin with a `Timed`; the pointer reaches the whole allocation.
+            Kind::Timed | Kind::Full => NonNull::new(unsafe { &raw mut (*self.raw().cast::<Timed>()).entry }),
+            Kind::Plain | Kind::Heir | Kind::Tether => None,
+        }
+    }
+
+    /// The node whose place in the wheel `entry` is.
+    ///
+    /// # Safety
+    ///
+    /// `entry` is the place of a node, and that node is held as [`Ptr`] asks.
+    pub(super) unsafe fn of_entry(entry: NonNull<Entry>) -> Ptr {
+        let offset = std::mem::offset_of!(Timed, entry);
+        // SAFETY: the place is a field of a node's allocation, which the pointer reaches.
+        Ptr(unsafe { entry.cast::<u8>().sub(offset).cast() })
+    }
+
+    pub(super) fn full(&self) -> Option<&Full> {
+        // SAFETY: the kind says that the allocation is a `Full`, and it is held.
+        (state::kind(self.state.load()) == Kind::Full).then(|| unsafe { &*self.raw().cast::<Full>() })
+    }
+
+    pub(super) fn tether_target(self) -> Option<Ptr> {
+        // SAFETY: as in `full`.
+        (state::kind(self.state.load()) == Kind::Tether)
+            .then(|| unsafe { (*self.raw().cast::<Tether>()).target })
+    }
+
+    /// The clock of its own; `None` for the system's.
+    pub(super) fn timers(&self) -> Option<&Arc<Timers>> {
+        self.full()?.timers.as_ref()
+    }
+
+    pub(super) fn made_at(self) -> &'static Location<'static> {
+        match untag(self.origin.load(Ordering::Acquire)) {
+            Origin::Line(line) => line,
+            // SAFETY: details live as long as their node, and this field never changes.
+            Origin::Details(details) => unsafe { (*details).made_at },
+        }
+    }
+
+    /// The details, if there are any. Under the node's lock.
+    ///
+    /// # Safety
+    ///
+    /// The caller has the node's lock, or the node to itself, and uses the reference no longer than that.
+    pub(super) unsafe fn details<'l>(self) -> Option<&'l mut Details> {
+        match untag(self.origin.load(Ordering::Relaxed)) {
+            Origin::Line(_) => None,
+            // SAFETY: they live as long as their node, and the lock makes this the only reference.
+            Origin::Details(details) => Some(unsafe { &mut *details }),
+        }
+    }
+
+    /// The details, made if there were none. Under the node's lock.
+    ///
+    /// # Safety
+    ///
+    /// As [`details`](Ptr::details).
+    pub(super) unsafe fn details_or_new<'l>(self) -> &'l mut Details {
+        let details = match untag(self.origin.load(Ordering::Relaxed)) {
+            Origin::Details(details) => details,
+            Origin::Line(made_at) => {
+                let details = Box::into_raw(Box::new(Details::of(made_at)));
+                // Release: pairs with the Acquire load in `made_at`, which takes no lock.
+                self.origin.store(
+                    details.cast::<()>().map_addr(|address| address | TAG),
+                    Ordering::Release,
+                );
+                details
+            }
+        };
+        // SAFETY: as in `details`.
+        unsafe { &mut *details }
+    }
+
+    /// Takes the details out for good.
+    ///
+    /// # Safety
+    ///
+    /// The caller has the node to itself and is about to free it.
+    pub(super) unsafe fn take_details(self) -> Option<Box<Details>> {
+        match untag(self.origin.load(Ordering::Relaxed)) {
+            Origin::Line(_) => None,
+            // SAFETY: made by `Box::into_raw` above, and taken once, since the node is freed once.
+            Origin::Details(details) => Some(unsafe { Box::from_raw(details) }),
+        }
+    }
+}
+
+impl Details {
+    fn of(made_at: &'static Location<'static>) -> Details {
+        Details {
+            made_at,
+            id: 0,
+            name: None,
+            reason: Reason::Deadline,
+            cause: None,
+        }
+    }
+}
+
+enum Origin {
+    Line(&'static Location<'static>),
+    Details(*mut Details),
+}
+
+const TAG: usize = 1;
+
+fn untag(origin: *mut ()) -> Origin {
+    if origin.addr() & TAG == 0 {
+        // SAFETY: an untagged origin is the `&'static Location` that `Node::new` put there.
+        Origin::Line(unsafe { &*origin.cast::<Location<'static>>() })
+    } else {
+        Origin::Details(origin.map_addr(|address| address & !TAG).cast())
+    }
+}
+
+impl Deref for Ptr {
+    type Target = Node;
+
+    #[inline]
+    fn deref(&self) -> &Node {
+        // SAFETY: the node is held, which is what whoever made the pointer has promised.
+        unsafe { self.0.as_ref() }
+    }
+}

@@ -1,0 +1,259 @@
+//! The lists of children: entering, leaving, and splitting a list that many threads use at once.
+//!
+//! A node has one list, guarded by its own lock. Once enough lock attempts have met another thread, the list becomes
+//! [`SHARDS`] lists, each with a lock on a cache line of its own; a thread enters children in the list of its number.
+//! A child remembers which, in its own state word. When the node becomes an orphan the lists are guarded by its own
+//! lock again (`CLOSED`), so that the question "is there any child left?" has one place to be asked.
+
+use std::cell::Cell;
+use std::ptr;
+use std::sync::atomic::AtomicUsize;
+
+use super::layout::{Node, Ptr};
+use super::state::{CLOSED, CROWDED, Locked, SHARDED, Word, contended, shard, with_shard};
+use crate::sync::atomic::{AtomicPtr, Ordering};
+
+/// How many lists a split node has.
+#[cfg(not(loom))]
+pub(super) const SHARDS: usize = 16;
+#[cfg(loom)]
+pub(super) const SHARDS: usize = 2;
+
+/// The lists of a split node.
+pub(super) struct Shards([Shard; SHARDS]);
+
+/// A list of its own, with its lock. Two cache lines, since processors fetch them in pairs.
+#[repr(align(128))]
+struct Shard {
+    lock: Word,
+    /// Guarded by `lock`; by the node's own once that is `CLOSED`.
+    first: AtomicPtr<Node>,
+}
+
+/// The lock of one list of children of `parent`.
+pub(super) struct List<'p> {
+    parent: Ptr,
+    shard: usize,
+    pub(super) lock: ListLock<'p>,
+}
+
+pub(super) enum ListLock<'p> {
+    /// The node's own: its only list, or all of its lists since it has become an orphan.
+    Own(Locked<'p>),
+    Shard {
+        /// Held for as long as the list is used.
+        _lock: Locked<'p>,
+    },
+}
+
+impl<'p> List<'p> {
+    /// Locks the list of `parent` in which a child of number `shard` is.
+    #[inline]
+    pub(super) fn lock(parent: &'p Ptr, shard: usize) -> List<'p> {
+        loop {
+            let bits = parent.state.load();
+            if is_split(bits) {
+                let lock = shards(parent).0[shard].lock.lock();
+                // Whoever closes the lists holds all their locks, so this look settles it.
+                if is_split(parent.state.load()) {
+                    let lock = ListLock::Shard { _lock: lock };
+                    return List {
+                        parent: *parent,
+                        shard,
+                        lock,
+                    };
+                }
+            } else {
+                let own = parent.state.lock();
+                if !is_split(own.bits) {
+                    return List {
+                        parent: *parent,
+                        shard,
+                        lock: ListLock::Own(own),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Locks the list that `child` is in.
+    #[inline]
+    pub(super) fn of_child(parent: &'p Ptr, child: Ptr) -> List<'p> {
+        List::lock(parent, shard(child.state.load()))
+    }
+
+    /// Locks the list in which this thread enters children, and splits the node first if it has become crowded.
+    #[inline]
+    pub(super) fn for_entry(parent: &'p Ptr) -> List<'p> {
+        let shard = if is_split(parent.state.load()) {
+            own_shard()
+        } else {
+            0
+        };
+        let mut list = List::lock(parent, shard);
+        if let ListLock::Own(own) = &mut list.lock {
+            if contended(own.bits) >= CROWDED && own.bits & SHARDED == 0 {
+                split(*parent, own);
+                drop(list);
+                return List::lock(parent, own_shard());
+            }
+        }
+        list
+    }
+
+    #[inline]
+    fn first(&self) -> &AtomicPtr<Node> {
+        match &self.lock {
+            ListLock::Own(own) if own.bits & SHARDED == 0 => &self.parent_ref().kids,
+            _ => &shards(&self.parent).0[self.shard].first,
+        }
+    }
+
+    #[inline]
+    fn parent_ref(&self) -> &Node {
+        &self.parent
+    }
+
+    /// The first child of the list. Valid while the list is locked.
+    pub(super) fn head(&self) -> Option<Ptr> {
+        // SAFETY: what is in a list is held by its lock.
+        unsafe { Ptr::held(self.first().load(Ordering::Relaxed)) }
+    }
+
+    /// The child behind `child`. Valid while the list is locked.
+    pub(super) fn after(&self, child: Ptr) -> Option<Ptr> {
+        // SAFETY: as in `head`.
+        unsafe { Ptr::held(child.next.load(Ordering::Relaxed)) }
+    }
+
+    /// Enters a child that nobody else knows yet.
+    #[inline]
+    pub(super) fn enter(&self, child: Ptr) {
+        let first = self.first();
+        let head = first.load(Ordering::Relaxed);
+        child.next.store(head, Ordering::Relaxed);
+        // SAFETY: as in `head`.
+        if let Some(head) = unsafe { Ptr::held(head) } {
+            head.prev.store(child.raw(), Ordering::Relaxed);
+        }
+        first.store(child.raw(), Ordering::Relaxed);
+    }
+
+    /// The number to remember with a child that is entered here.
+    pub(super) fn mark_shard(&self, bits: u32) -> u32 {
+        with_shard(bits, self.shard)
+    }
+
+    /// Takes `child` out of this list.
+    #[inline]
+    pub(super) fn remove(&self, child: Ptr) {
+        let (next, prev) = (
+            child.next.load(Ordering::Relaxed),
+            child.prev.load(Ordering::Relaxed),
+        );
+        // SAFETY: neighbours are in the same list.
+        if let Some(next) = unsafe { Ptr::held(next) } {
+            next.prev.store(prev, Ordering::Relaxed);
+        }
+        // SAFETY: as above.
+        match unsafe { Ptr::held(prev) } {
+            Some(prev) => prev.next.store(next, Ordering::Relaxed),
+            // Release: pairs with the Acquire load in `node::is_quiet`. Who sees that the last child has left sees the lock
+            // as well under which it did, and waits for that.
+            None => self.first().store(next, Ordering::Release),
+        }
+    }
+}
+
+/// How many lists a node has.
+pub(super) fn lists(bits: u32) -> usize {
+    if bits & SHARDED == 0 { 1 } else { SHARDS }
+}
+
+fn is_split(bits: u32) -> bool {
+    bits & (SHARDED | CLOSED) == SHARDED
+}
+
+/// Whether there is a child in any list. Under the node's own lock; split lists must have been closed.
+#[inline]
+pub(super) fn has_children(node: Ptr, own: &Locked<'_>) -> bool {
+    if own.bits & SHARDED == 0 {
+        return !node.kids.load(Ordering::Relaxed).is_null();
+    }
+    shards(&node)
+        .0
+        .iter()
+        .any(|shard| !shard.first.load(Ordering::Relaxed).is_null())
+}
+
+/// Puts split lists under the node's own lock for good. Under that lock, once no handle is left to derive with.
+pub(super) fn close(node: Ptr, own: &mut Locked<'_>) {
+    if !is_split(own.bits) {
+        return;
+    }
+    let locks: Vec<_> = shards(&node).0.iter().map(|shard| shard.lock.lock()).collect();
+    own.bits |= CLOSED;
+    // Seen by those who wait for one of the list locks: the word is written before these are given back.
+    publish(node, own);
+    drop(locks);
+}
+
+/// Makes the bits in hand visible without giving the lock back.
+fn publish(node: Ptr, own: &Locked<'_>) {
+    node.state.republish(own.bits);
+}
+
+/// Splits the node's list. What is in it becomes the first of the new lists: its children remember number zero.
+#[cold]
+fn split(node: Ptr, own: &mut Locked<'_>) {
+    let shards = Box::new(Shards(std::array::from_fn(|_| Shard {
+        lock: Word::new(0),
+        first: AtomicPtr::new(ptr::null_mut()),
+    })));
+    shards.0[0]
+        .first
+        .store(node.kids.load(Ordering::Relaxed), Ordering::Relaxed);
+    node.kids.store(Box::into_raw(shards).cast(), Ordering::Relaxed);
+    // Published by the lock's Release store, with the pointer.
+    own.bits |= SHARDED;
+}
+
+/// The lists of a node that has been split; they live as long as it does.
+#[inline]
+fn shards(node: &Ptr) -> &Shards {
+    // SAFETY: `SHARDED` was read by the caller with Acquire or under the lock, so `kids` is what `split` put there.
+    unsafe { &*node.kids.load(Ordering::Relaxed).cast::<Shards>() }
+}
+
+/// Frees the lists of a split node.
+///
+/// # Safety
+///
+/// The caller has the node to itself, with no child left, and is about to free it.
+pub(super) unsafe fn free_lists(node: Ptr) {
+    // SAFETY: made by `Box::into_raw` in `split`, freed once.
+    drop(unsafe { Box::from_raw(node.kids.load(Ordering::Relaxed).cast::<Shards>()) });
+}
+
+/// The number of the list that this thread uses. Under the model checker one other list is enough, and a thread's number
+/// must be the same in every run.
+fn own_shard() -> usize {
+    if cfg!(loom) { 1 } else { thread_number() % SHARDS }
+}
+
+/// A number that spreads threads over lists, and over the parts of the wheel.
+pub(super) fn thread_number() -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
+    let number = |number: &Cell<usize>| {
+        if number.get() == usize::MAX {
+            // Relaxed: a number, no more.
+            number.set(THREADS.fetch_add(1, Ordering::Relaxed));
+        }
+        number.get()
+    };
+    // A thread that is ending has none any more.
+    NUMBER.try_with(number).unwrap_or(0)
+}

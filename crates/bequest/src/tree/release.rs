@@ -1,0 +1,193 @@
+//! Freeing: what the last holder of a node does.
+//!
+//! A node may be held by handles, by children in its lists, and by pins. When the last handle goes, its holder looks,
+//! under the lock of the parent's list or the node's own, whether there is anything else. If not, it takes the node out
+//! of the parent's list and frees it. If there is, the node becomes an orphan and stays as a relay between its parent
+//! and its children; whoever takes the last child or pin away frees it. So exactly one thread does, and it goes on
+//! upwards in a loop if that was the parent's last child (invariant 7).
+
+use std::ptr::NonNull;
+
+use super::layout::{Details, Full, Heir, Node, Ptr, Tether, Timed};
+use super::link::{self, List, ListLock};
+use super::node::{disarm, is_quiet};
+use super::pool;
+use super::state::{ARMED, DONE, DYING, Kind, LISTED, Locked, ORPHAN, SHARDED, is_pinned, kind};
+use super::tell::Callback;
+use super::{bell, end, node, record};
+use crate::canceled::Canceled;
+use crate::inspect;
+use crate::sync::{self, atomic::Ordering};
+
+/// Gives the last handle up, which is still counted.
+///
+/// # Safety
+///
+/// The caller has that handle and does not use it afterwards.
+#[inline]
+pub(super) unsafe fn release(ptr: Ptr) {
+    match ptr.parent {
+        Some(parent) if kind(ptr.state.load()) != Kind::Full => {
+            let list = List::of_child(&parent, ptr);
+            // Under the list's lock no walk can come by, so what is quiet now stays so.
+            if is_quiet(ptr) {
+                list.remove(ptr);
+                let last = take_if_last(parent, list);
+                // SAFETY: in no list, no handle, no pin, no child, not armed: it is ours.
+                let _rest = unsafe { dispose(ptr) };
+                if let Some(parent) = last {
+                    // SAFETY: `take_if_last` made it ours.
+                    unsafe { free(parent) };
+                }
+                return;
+            }
+        }
+        // Nobody comes by the lists to a node without a parent.
+        None if kind(ptr.state.load()) != Kind::Full && is_quiet(ptr) => {
+            // SAFETY: as above.
+            return drop(unsafe { dispose(ptr) });
+        }
+        _ => {}
+    }
+    // SAFETY: as the caller promises.
+    unsafe { settle(ptr) };
+}
+
+/// The general case: somebody else may be at work on the node.
+#[cold]
+unsafe fn settle(ptr: Ptr) {
+    let mut own = ptr.state.lock();
+    // Under the lock, since a child's owner may have made a new handle under it. Release for whoever is the last then,
+    // Acquire if that is this one.
+    if ptr.handles.fetch_sub(1, Ordering::AcqRel) != 1 {
+        return;
+    }
+    link::close(ptr, &mut own);
+    if is_pinned(own.bits) || link::has_children(ptr, &own) {
+        own.bits |= ORPHAN;
+        return;
+    }
+    condemn(ptr, &mut own);
+    drop(own);
+    // SAFETY: condemned by us, under the lock.
+    unsafe { free(ptr) };
+}
+
+/// Decides, under the node's lock, that it is to be freed by the caller: walks and timers leave it alone from now on.
+pub(super) fn condemn(ptr: Ptr, own: &mut Locked<'_>) {
+    own.bits |= DYING;
+    if own.has(ARMED) {
+        disarm(ptr, own);
+    }
+}
+
+/// Frees a condemned node, and those above it of which it was the last to hold on to.
+///
+/// # Safety
+///
+/// The caller has condemned the node, and no lock is held.
+pub(super) unsafe fn free(ptr: Ptr) {
+    let mut condemned = vec![ptr];
+    let mut rests = Vec::new();
+    while let Some(ptr) = condemned.pop() {
+        if let Some(full) = ptr.full() {
+            if let Some(bell) = &full.bell {
+                *sync::lock(&bell.0) = None;
+            }
+            let tethers = std::mem::take(&mut *bell::lock(&full.tethers));
+            for tether in tethers {
+                condemned.extend(leave_list(tether));
+                // SAFETY: in no list any more, and known to nobody but the node.
+                drop(unsafe { Box::from_raw(tether.raw().cast::<Tether>()) });
+            }
+        }
+        condemned.extend(leave_list(ptr));
+        // SAFETY: condemned and in no list.
+        let rest = unsafe { dispose(ptr) };
+        if rest.is_foreign() {
+            rests.push(rest);
+        }
+    }
+}
+
+/// Takes a node out of its parent's list; the parent, if it is to be freed now.
+fn leave_list(ptr: Ptr) -> Option<Ptr> {
+    let parent = ptr.parent?;
+    let list = List::of_child(&parent, ptr);
+    list.remove(ptr);
+    take_if_last(parent, list)
+}
+
+/// Condemns a parent that has lost a child, if it was an orphan and that was the last.
+#[inline]
+fn take_if_last(parent: Ptr, list: List<'_>) -> Option<Ptr> {
+    // Split lists that are not closed belong to a node that is no orphan.
+    let ListLock::Own(mut own) = list.lock else {
+        return None;
+    };
+    if !own.has(ORPHAN) || is_pinned(own.bits) || link::has_children(parent, &own) {
+        return None;
+    }
+    condemn(parent, &mut own);
+    Some(parent)
+}
+
+/// Gives back the memory of a node. What may have a foreign destructor is returned, to be dropped when nothing is left that
+/// a panic in it could leave half done.
+///
+/// # Safety
+///
+/// The caller has the node to itself: no handle, no child, no pin, in no list and in no wheel; and no lock is held.
+#[inline]
+unsafe fn dispose(ptr: Ptr) -> Rest {
+    let bits = ptr.state.load();
+    if bits & LISTED != 0 {
+        inspect::gone(node::id(ptr));
+    }
+    let tail = ptr.tail.load(Ordering::Relaxed);
+    // SAFETY: the node is ours, so its parts are.
+    let rest = unsafe {
+        if bits & SHARDED != 0 {
+            link::free_lists(ptr);
+        }
+        Rest {
+            end: if bits & DONE != 0 { end::take(ptr) } else { None },
+            callbacks: if bits & DONE == 0 && !tail.is_null() {
+                record::take_left(tail)
+            } else {
+                Vec::new()
+            },
+            details: ptr.take_details(),
+        }
+    };
+    let raw = NonNull::new(ptr.raw()).expect("not null");
+    // SAFETY: the kind says what the allocation is; its plain fields need no drop, and what did was taken out above.
+    unsafe {
+        match kind(bits) {
+            Kind::Plain => pool::free::<Node>(raw),
+            Kind::Heir => pool::free::<Heir>(raw.cast()),
+            Kind::Timed => pool::free::<Timed>(raw.cast()),
+            Kind::Full => drop(Box::from_raw(raw.cast::<Full>().as_ptr())),
+            Kind::Tether => drop(Box::from_raw(raw.cast::<Tether>().as_ptr())),
+        }
+    }
+    rest
+}
+
+/// What a node has that may have a foreign destructor.
+#[must_use]
+struct Rest {
+    end: Option<Canceled>,
+    callbacks: Vec<Callback>,
+    details: Option<Box<Details>>,
+}
+
+impl Rest {
+    fn is_foreign(&self) -> bool {
+        let has_cause = |end: &Canceled| end.cause().is_some();
+        let has_own_cause = |details: &Details| details.cause.is_some();
+        self.end.as_ref().is_some_and(has_cause)
+            || self.details.as_deref().is_some_and(has_own_cause)
+            || !self.callbacks.is_empty()
+    }
+}
