@@ -1,6 +1,6 @@
 //! Numbers by which one can see what was given up, what still runs, and what became of it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::watch;
 
@@ -36,6 +36,8 @@ pub struct Statistics {
 pub struct Blocking {
     /// Commands that are running, or that are being ended.
     pub running: usize,
+    /// Commands that wait for one of the connections.
+    pub waiting: usize,
     /// Connections that wait for a command.
     pub idle: usize,
     /// Commands that were ever begun.
@@ -53,7 +55,8 @@ pub struct Blocking {
     pub lost: u64,
 }
 
-/// Where the numbers are counted. All but `running` are only ever added to, and read for people: Relaxed throughout.
+/// Where the numbers are counted. All but `running` and `waiting` are only ever added to; all but `running` are read for
+/// people: Relaxed throughout.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) sent: StripedCounter,
@@ -71,7 +74,12 @@ pub(crate) struct Counters {
     pub(crate) lost: Counter,
     /// How many blocking commands run or are being ended.
     pub(crate) running: watch::Sender<usize>,
+    /// How many wait for their turn; changed by [`Waiting`].
+    waiting: AtomicUsize,
 }
+
+/// Counts a command as waiting for a connection while it exists.
+pub(crate) struct Waiting<'a>(&'a Counters);
 
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
@@ -87,6 +95,11 @@ impl Counter {
 }
 
 impl Counters {
+    pub(crate) fn wait(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(self)
+    }
+
     pub(crate) fn read(&self, idle: usize) -> Statistics {
         Statistics {
             sent: self.sent.get(),
@@ -98,6 +111,7 @@ impl Counters {
             refreshed: self.refreshed.get(),
             blocking: Blocking {
                 running: *self.running.borrow(),
+                waiting: self.waiting.load(Ordering::Relaxed),
                 idle,
                 begun: self.begun.get(),
                 unblocked: self.unblocked.get(),
@@ -107,5 +121,11 @@ impl Counters {
                 lost: self.lost.get(),
             },
         }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }

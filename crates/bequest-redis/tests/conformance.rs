@@ -1,16 +1,17 @@
 //! The suite that every store passes, `bequest_test::conformance`.
 //!
-//! Left out: `pool`, since quick commands share one connection and wait for none; `long_transactions` and `rows`, which
-//! Redis does not have.
+//! Quick commands share one connection and wait for none, so `pool` is passed by the blocking ones. Left out:
+//! `long_transactions` and `rows`, which Redis does not have.
 
 mod common;
 
 use bequest::{Canceled, Context};
 use bequest_redis::{Client, Error, redis};
-use bequest_test::conformance::{Hosted, Store, Transactional};
-use common::{ROOT, blocked, blpop, command, patient};
+use bequest_test::conformance::{Hosted, Pooled, Store, Transactional};
+use common::{ROOT, blocked, blpop, command, patient, push};
 
 bequest_test::conformance! { Redis: base, transactions, server }
+bequest_test::conformance! { Blocking: pool }
 
 /// A client with one connection for blocking commands, and somebody who watches the server.
 struct Redis {
@@ -59,6 +60,46 @@ impl Store for Redis {
             true => Ok(()),
             false => Err(format!("{now:?}")),
         }
+    }
+}
+
+/// The same, whose quick calls block too, and find an element.
+struct Blocking(Redis);
+
+impl Store for Blocking {
+    type Error = Error;
+
+    async fn open() -> Option<Blocking> {
+        Redis::open().await.map(Blocking)
+    }
+
+    async fn quick(&self, ctx: &Context) -> Result<(), Error> {
+        push(&self.0.watcher, "mine", "mine").await;
+        let (_, popped): (String, String) = self.0.client.cmd(ctx, &blpop("mine", 0.0)).await?;
+        assert_eq!(popped, "mine", "somebody else's answer");
+        Ok(())
+    }
+
+    async fn slow(&self, ctx: &Context) -> Result<(), Error> {
+        self.0.slow(ctx).await
+    }
+
+    async fn running(&self) -> usize {
+        self.0.running().await
+    }
+
+    fn end(error: &Error) -> Option<&Canceled> {
+        error.canceled()
+    }
+
+    async fn whole(&self) -> Result<(), String> {
+        self.0.whole().await
+    }
+}
+
+impl Pooled for Blocking {
+    fn waiting(&self) -> usize {
+        self.0.client.statistics().blocking.waiting
     }
 }
 

@@ -112,7 +112,9 @@ impl Pool {
 
     /// Waits for a turn and takes a connection, an idle one or one made now.
     pub(super) async fn take(self: &Arc<Self>, ctx: &Context, patience: Patience) -> Result<Lease, Error> {
+        let waiting = self.counters.wait();
         let turn = ctx.run(Arc::clone(&self.permits).acquire_owned()).await;
+        drop(waiting);
         let permit = match turn {
             Ok(permit) => permit.expect("the semaphore is never closed"),
             Err(end) => return Err(Error::canceled_at(Step::Waiting, end)),
