@@ -211,3 +211,95 @@ fn nothing_leaks_under_an_immortal_token() {
     assert_eq!(drops.count(), 1000);
     assert!(!immortal.is_cancelled());
 }
+
+#[test]
+fn clones_are_one_token_on_either_side_of_the_conversion() {
+    let token = CancellationToken::new();
+    let clone = token.clone();
+    let scope = Context::background().with_token(&token);
+    clone.cancel();
+    assert!(scope.is_done() && token.is_cancelled());
+
+    let scope = Context::background().with_cancel();
+    let linked = scope.token();
+    let (clone, child) = (linked.clone(), linked.child_token());
+    linked.cancel();
+    assert!(clone.is_cancelled() && child.is_cancelled() && !scope.is_done());
+}
+
+#[test]
+fn a_child_of_a_cancelled_token_is_cancelled_and_so_is_its_scope() {
+    let scope = Context::background().with_cancel();
+    let token = scope.token();
+    scope.cancel();
+    let late = token.child_token();
+    assert!(late.is_cancelled());
+    assert!(Context::background().with_token(&late).is_done());
+}
+
+#[test]
+fn a_disarmed_drop_guard_ends_nothing() {
+    let token = CancellationToken::new();
+    let scope = Context::background().with_token(&token);
+    let same = token.clone().drop_guard().disarm();
+    assert!(!scope.is_done());
+    same.cancel();
+    assert!(scope.is_done());
+}
+
+#[test]
+fn a_wait_that_is_dropped_and_made_anew_misses_nothing() {
+    let scope = Context::background().with_cancel();
+    let token = scope.token();
+    let wakes = Wakes::new();
+    for _ in 0..3 {
+        let mut wait = Box::pin(token.cancelled());
+        assert!(poll_with(&wakes, &mut wait).is_pending());
+    }
+    scope.cancel();
+    assert_eq!(wakes.count(), 0, "nobody waits");
+    assert!(poll_once(&mut Box::pin(token.cancelled())).is_ready());
+    assert!(poll_once(&mut Box::pin(token.clone().cancelled_owned())).is_ready());
+}
+
+#[test]
+fn work_in_the_owned_and_the_borrowed_form_ends_with_the_context() {
+    let scope = Context::background().with_cancel();
+    let token = scope.token();
+    let mut owned = Box::pin(
+        token
+            .clone()
+            .run_until_cancelled_owned(std::future::pending::<()>()),
+    );
+    assert!(poll_once(&mut owned).is_pending());
+    scope.cancel();
+    assert!(matches!(poll_once(&mut owned), std::task::Poll::Ready(None)));
+    // After the end, work that is not ready is not waited for.
+    let mut late = Box::pin(token.run_until_cancelled(std::future::pending::<()>()));
+    assert!(matches!(poll_once(&mut late), std::task::Poll::Ready(None)));
+}
+
+#[test]
+fn a_chain_of_conversions_ends_from_either_end() {
+    let token = CancellationToken::new();
+    let first = Context::background().with_token(&token);
+    let between = first.token();
+    let second = Context::background().with_token(&between);
+    let last = second.token();
+    token.cancel();
+    assert!(last.is_cancelled() && second.err().unwrap().is_from(&second));
+    assert_eq!(first.err().unwrap().kind(), Kind::Canceled);
+}
+
+#[test]
+fn what_is_told_through_a_token_is_told_once() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    let token = CancellationToken::new();
+    let scope = Context::background().with_token(&token);
+    let _guard = scope.after_func(|_| _ = CALLS.fetch_add(1, Ordering::SeqCst));
+    token.cancel();
+    scope.cancel();
+    token.cancel();
+    assert_eq!(CALLS.load(Ordering::SeqCst), 1);
+}
