@@ -5,8 +5,8 @@
 //! - jobs lost, when those who wait for them give up;
 //! - foreign answers with a third of the calls given up, beside a naive client.
 //!
-//! Run it with `cargo run --release -p bequest-redis --example figures`, or with a number of calls for the last one; the
-//! default is 2 400 000, of which more than a million are answered.
+//! Run it with `cargo run --release -p bequest-redis --example figures`; with `get` for the first alone; or with a number of
+//! calls for the last one; the default is 2 400 000, of which more than a million are answered.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -27,9 +27,10 @@ use common::{ROOT, blpop, patient, until_blocked};
 
 type Failure = Box<dyn std::error::Error>;
 
-const TASKS: u64 = 64;
-const GETS: u64 = 200_000;
-const ROUNDS: usize = 15;
+/// How many tasks at a time, and how many calls of theirs make a slice. Short slices, many rounds: whatever else the
+/// machine does meets all alike.
+const LOADS: [(u64, u64); 2] = [(64, 32_000), (1, 2_000)];
+const ROUNDS: usize = 41;
 const POPS: usize = 2_000;
 const JOBS: u64 = 10_000;
 const CALLS: u64 = 2_400_000;
@@ -37,23 +38,29 @@ const NAIVE_CALLS: u64 = 100_000;
 
 #[tokio::main(flavor = "multi_thread")]
 async fn main() -> Result<(), Failure> {
-    let calls = match std::env::args().nth(1) {
+    let asked = std::env::args().nth(1);
+    let calls = match asked.as_deref() {
+        Some("get") | None => CALLS,
         Some(text) => text.parse()?,
-        None => CALLS,
     };
     let Some(server) = Redis::start_or_leave_out() else {
         return Ok(());
     };
     let client = Client::open(server.url())?;
     fill(&client).await;
-    throughput(&server, &client).await?;
+    for (tasks, calls) in LOADS {
+        throughput(&server, &client, tasks, calls).await?;
+    }
+    if asked.as_deref() == Some("get") {
+        return Ok(());
+    }
     pops(&client).await?;
     jobs(&server).await?;
     foreign(&server, &client, calls).await
 }
 
 /// In turns, so that whatever else the machine does meets all alike.
-async fn throughput(server: &Redis, client: &Client) -> Result<(), Failure> {
+async fn throughput(server: &Redis, client: &Client, tasks: u64, calls: u64) -> Result<(), Failure> {
     let driver = redis::Client::open(server.url())?;
     let default = driver.get_multiplexed_async_connection().await?;
     let settings = redis::AsyncConnectionConfig::new().set_response_timeout(None);
@@ -71,7 +78,7 @@ async fn throughput(server: &Redis, client: &Client) -> Result<(), Failure> {
     for _ in 0..ROUNDS {
         let ours = |ctx: Context| {
             let client = client.clone();
-            gets(move || {
+            gets(tasks, calls, move || {
                 let (client, ctx) = (client.clone(), ctx.clone());
                 async move {
                     client
@@ -86,7 +93,7 @@ async fn throughput(server: &Redis, client: &Client) -> Result<(), Failure> {
         rates[1].push(ours(ROOT.clone()).await?);
         for (place, connection) in [(2, &default), (3, &unlimited), (4, &nodelay)] {
             let connection = connection.clone();
-            let theirs = gets(move || {
+            let theirs = gets(tasks, calls, move || {
                 let mut connection = connection.clone();
                 async move {
                     let mut get = redis::cmd("GET");
@@ -101,7 +108,7 @@ async fn throughput(server: &Redis, client: &Client) -> Result<(), Failure> {
         }
     }
     say(format_args!(
-        "GET per second, {TASKS} tasks, median of {ROUNDS} rounds of {GETS}; the ratio is the median of the rounds' own:"
+        "GET per second, {tasks} at a time, median of {ROUNDS} rounds of {calls}; the ratio is the median of the rounds' own:"
     ))?;
     let [limited, free, default, unlimited, nodelay] = &rates;
     let rows = [
@@ -121,26 +128,26 @@ async fn throughput(server: &Redis, client: &Client) -> Result<(), Failure> {
 }
 
 /// Calls per second.
-async fn gets<G, F>(get: G) -> Result<f64, Failure>
+async fn gets<G, F>(tasks: u64, calls: u64, get: G) -> Result<f64, Failure>
 where
     G: Fn() -> F + Clone + Send + 'static,
     F: Future<Output = Result<(), Failure>> + Send,
 {
     let began = Instant::now();
-    let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..TASKS {
+    let mut running = tokio::task::JoinSet::new();
+    for _ in 0..tasks {
         let get = get.clone();
-        tasks.spawn(async move {
-            for _ in 0..GETS / TASKS {
+        running.spawn(async move {
+            for _ in 0..calls / tasks {
                 get().await.map_err(|error| error.to_string())?;
             }
             Ok::<(), String>(())
         });
     }
-    while let Some(task) = tasks.join_next().await {
+    while let Some(task) = running.join_next().await {
         task??;
     }
-    Ok(GETS as f64 / began.elapsed().as_secs_f64())
+    Ok(calls as f64 / began.elapsed().as_secs_f64())
 }
 
 /// From the cancel to the answer, which comes when the server has let go.

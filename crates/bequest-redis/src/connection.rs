@@ -20,11 +20,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
 
 use crate::endpoint::{Endpoint, Opened};
+use crate::gather::Gathering;
 use crate::handle::{End, Handle};
 use crate::shared::Request;
 
 /// How long one try to connect may take, greeting and login included.
 const TRY: Duration = Duration::from_secs(1);
+
+/// How many commands the driver takes before it has written some.
+const QUEUE: usize = 1024;
 
 /// A handle to one connection; clones share it, and the last one closes it.
 #[derive(Clone)]
@@ -73,7 +77,9 @@ async fn set_up(endpoint: &Endpoint, socket: impl Socket) -> RedisResult<Connect
     // No time limits of its own: those are the contexts'.
     let config = AsyncConnectionConfig::new()
         .set_response_timeout(None)
-        .set_connection_timeout(None);
+        .set_connection_timeout(None)
+        .set_pipeline_buffer_size(QUEUE);
+    let socket = Gathering::new(socket);
     let (driver, work) = MultiplexedConnection::new_with_config(endpoint.login(), socket, config).await?;
     let end = Arc::<End>::default();
     let mark = EndMark(Arc::clone(&end));

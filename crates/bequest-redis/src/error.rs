@@ -189,6 +189,12 @@ impl Error {
         self
     }
 
+    /// The same, of something that was only to prepare the command: that has not run.
+    pub(crate) fn certain(mut self) -> Error {
+        self.0.in_doubt = false;
+        self
+    }
+
     pub(crate) fn abandoned() -> Error {
         Error::new(Step::Running, Cause::Abandoned, true)
     }

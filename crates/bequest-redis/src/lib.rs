@@ -114,6 +114,7 @@ mod command;
 mod connection;
 mod endpoint;
 mod error;
+mod gather;
 mod handle;
 mod node;
 mod options;

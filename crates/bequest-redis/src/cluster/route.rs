@@ -115,9 +115,9 @@ impl Cluster {
         loop {
             let node = self.find(&mut effort, &way.to).await?;
             let patience = Patience::Once(effort.left(), effort.turns());
-            let work = work.clone().asked(way.is_asked);
+            let asked = work.clone().asked(way.is_asked);
             let began = ctx.now();
-            let error = match call(&node.pool, ctx, work, patience).await {
+            let error = match call(&node.pool, ctx, asked, patience).await {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
@@ -129,8 +129,14 @@ impl Cluster {
                     self.look_again(&mut effort).await?;
                     home.clone()
                 }
+                _ if is_partly_run(&work, &error) => return Err(error),
                 _ => self.next(&mut effort, &home, &node, error).await?,
             };
+            if way.is_asked && matches!(work, Work::Pipeline(_)) {
+                // Asking holds for one command. The slot will be in one place again.
+                effort.pause().await?;
+                way = home.clone();
+            }
         }
     }
 
@@ -156,7 +162,8 @@ impl Cluster {
             {
                 is_loaded = true; // at this node; if it does not help, so be it
                 let load = Request::Command(&commands.load);
-                node.shared.run(ctx, load).await?;
+                let loaded = node.shared.run(ctx, load).await;
+                loaded.map_err(Error::certain)?; // the script itself was not run
                 continue;
             }
             way = self.next(&mut effort, &home, &node, error).await?;
@@ -315,6 +322,16 @@ fn counts_writes(cmd: &Cmd) -> bool {
     let name = cmd.args_iter().next();
     let is_one = |name: &[u8]| name.eq_ignore_ascii_case(b"WAIT") || name.eq_ignore_ascii_case(b"WAITAOF");
     matches!(name, Some(redis::Arg::Simple(name)) if is_one(name))
+}
+
+/// Whether some of the commands have been run although others were not.
+fn is_partly_run(work: &Work, error: &Error) -> bool {
+    let Work::Pipeline(pipeline) = work else {
+        return false;
+    };
+    let refused = error.redis().and_then(|error| error.clone().into_server_errors());
+    let commands = pipeline.cmd_iter().filter(|cmd| !counts_writes(cmd)).count();
+    refused.is_some_and(|refused| refused.len() < commands)
 }
 
 fn is_unknown_script(error: &Error) -> bool {
