@@ -31,6 +31,7 @@
 //! | [`AfterFunc`] | a callback for the end |
 //! | `Group` | tasks that end together (feature `tokio`) |
 //! | [`io`] | readers and writers that end with their context |
+//! | `process` | child processes that do, with all their group (feature `tokio`, Unix) |
 //!
 //! # What may be relied on
 //!
@@ -51,8 +52,8 @@
 //!
 //! # Features
 //!
-//! None is on by default, and then the crate is the standard library alone. `tokio` adds task groups, signals and a
-//! clock that follows tokio's time. `tokio-util` adds the conversions to and from `CancellationToken`.
+//! None is on by default, and then the crate is the standard library alone. `tokio` adds task groups, child processes,
+//! signals and a clock that follows tokio's time. `tokio-util` adds the conversions to and from `CancellationToken`.
 //!
 //! # What it is not
 //!
@@ -82,6 +83,8 @@ pub mod clock;
 pub mod inspect;
 pub mod io;
 pub mod manual;
+#[cfg(all(feature = "tokio", unix))]
+pub mod process;
 #[cfg(feature = "tokio")]
 pub mod signal;
 

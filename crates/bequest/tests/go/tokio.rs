@@ -1,9 +1,11 @@
-//! The rows that need tokio: C26 on its paused clock, G1 to G5 (task groups) and N1 to N5 (signals).
+//! The rows that need tokio: C26 on its paused clock, E1 to E9 (processes), G1 to G5 (task groups) and N1 to N5 (signals).
 
 #[path = "../support/poll.rs"]
 mod poll;
 
 mod groups;
+#[cfg(unix)]
+mod processes;
 mod signals;
 
 use std::time::Duration;

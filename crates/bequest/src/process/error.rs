@@ -1,0 +1,78 @@
+//! The error of a child process.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::process::ExitStatus;
+
+use crate::Canceled;
+
+/// Why there is no answer of a child: its context ended, or the system refused something.
+#[derive(Debug)]
+pub struct ProcessError(Why);
+
+#[derive(Debug)]
+enum Why {
+    Ended {
+        end: Canceled,
+        /// `None` if no process was started, or if it could not be reaped in time.
+        status: Option<ExitStatus>,
+    },
+    System(io::Error),
+}
+
+impl ProcessError {
+    pub(super) fn ended(end: Canceled, status: Option<ExitStatus>) -> ProcessError {
+        ProcessError(Why::Ended { end, status })
+    }
+
+    pub(super) fn system(error: io::Error) -> ProcessError {
+        ProcessError(Why::System(error))
+    }
+
+    /// The end of the context, if that is why.
+    pub fn canceled(&self) -> Option<&Canceled> {
+        match &self.0 {
+            Why::Ended { end, .. } => Some(end),
+            Why::System(_) => None,
+        }
+    }
+
+    /// How the child exited after it was told. `None` if none was started.
+    pub fn status(&self) -> Option<ExitStatus> {
+        match &self.0 {
+            Why::Ended { status, .. } => *status,
+            Why::System(_) => None,
+        }
+    }
+
+    /// What the system said, for example that there is no such program.
+    pub fn io(&self) -> Option<&io::Error> {
+        match &self.0 {
+            Why::Ended { .. } => None,
+            Why::System(error) => Some(error),
+        }
+    }
+}
+
+impl fmt::Display for ProcessError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Why::Ended {
+                end,
+                status: Some(status),
+            } => write!(f, "{end}; the process was ended ({status})"),
+            Why::Ended { end, status: None } => fmt::Display::fmt(end, f),
+            Why::System(error) => fmt::Display::fmt(error, f),
+        }
+    }
+}
+
+impl Error for ProcessError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.0 {
+            Why::Ended { end, .. } => Some(end),
+            Why::System(error) => Some(error),
+        }
+    }
+}

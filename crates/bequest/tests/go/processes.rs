@@ -1,0 +1,218 @@
+//! E1 to E9: child processes.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use bequest::process::{self, Ending};
+use bequest::{Context, Kind, Reason, Signal};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+
+fn shell(script: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).stdout(Stdio::piped());
+    command
+}
+
+const PATIENT: Ending = Ending {
+    signal: Signal::TERMINATE,
+    grace: Duration::from_secs(60),
+    pipes: Duration::from_secs(60),
+};
+
+/// Fails a test that hangs. Nothing is measured by it.
+async fn guard<T>(what: &str, work: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(Duration::from_secs(20), work).await {
+        Ok(value) => value,
+        Err(_) => panic!("gave up waiting for {what}"),
+    }
+}
+
+/// A child, once it has said that it is ready.
+async fn ready(
+    ctx: &Context,
+    script: &str,
+    ending: Ending,
+) -> (process::Child, BufReader<tokio::process::ChildStdout>) {
+    let mut child = process::spawn(ctx, shell(script), ending).expect("a shell");
+    let mut said = BufReader::new(child.stdout.take().expect("it is piped"));
+    let mut line = String::new();
+    guard("the child", said.read_line(&mut line)).await.expect("text");
+    assert_eq!(line, "ready\n");
+    (child, said)
+}
+
+#[tokio::test]
+async fn e1_a_context_that_has_ended_starts_nothing() {
+    let ctx = Context::background().with_cancel();
+    ctx.cancel_with("too late");
+    let missing = Command::new("/there/is/no/such/program");
+    let error = process::spawn(&ctx, missing, PATIENT).unwrap_err();
+    assert_eq!(
+        error.canceled().expect("an end").cause().unwrap().to_string(),
+        "too late"
+    );
+    assert!(error.status().is_none() && error.io().is_none());
+
+    let missing = Command::new("/there/is/no/such/program");
+    let error = process::spawn(&Context::background(), missing, PATIENT).unwrap_err();
+    assert_eq!(error.io().expect("none").kind(), std::io::ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn e2_e3_a_child_is_told_and_the_error_is_the_contexts() {
+    let ctx = Context::background().with_cancel();
+    let (mut child, _said) = ready(&ctx, "echo ready; exec sleep 1000", PATIENT).await;
+    ctx.cancel_with("not needed");
+    let error = guard("the end", child.wait()).await.unwrap_err();
+    let end = error.canceled().expect("an end");
+    assert_eq!(
+        (end.kind(), end.cause().unwrap().to_string()),
+        (Kind::Canceled, "not needed".to_owned())
+    );
+    assert_eq!(error.status().expect("reaped").signal(), Some(15));
+}
+
+#[tokio::test]
+async fn e2_at_a_deadline_too() {
+    let ctx = Context::background().with_timeout(Duration::from_millis(50));
+    let error = guard(
+        "the end",
+        process::output(&ctx, shell("exec sleep 1000"), PATIENT),
+    )
+    .await
+    .unwrap_err();
+    assert!(error.canceled().expect("an end").is_from(&ctx));
+}
+
+#[tokio::test]
+async fn e4_a_signal_that_is_handled_ends_as_the_context_does() {
+    let ctx = Context::background().with_cancel();
+    let ending = Ending {
+        signal: Signal::INTERRUPT,
+        ..PATIENT
+    };
+    let script = "trap 'echo tidied; exit 0' INT; echo ready; while :; do sleep 0.01; done";
+    let (mut child, mut said) = ready(&ctx, script, ending).await;
+    ctx.cancel_for(Reason::ClientGone);
+    let error = guard("the end", child.wait()).await.unwrap_err();
+    assert_eq!(error.canceled().expect("an end").reason(), Reason::ClientGone);
+    assert!(
+        error.status().expect("reaped").success(),
+        "it ended by itself, in its grace"
+    );
+    let mut rest = String::new();
+    guard("the rest", said.read_to_string(&mut rest))
+        .await
+        .expect("text");
+    assert_eq!(rest, "tidied\n");
+}
+
+#[tokio::test]
+async fn e5_what_ignores_the_signal_is_killed_after_its_grace() {
+    let ctx = Context::background().with_cancel();
+    let ending = Ending {
+        grace: Duration::from_millis(50),
+        ..PATIENT
+    };
+    let script = "trap '' TERM; echo ready; while :; do sleep 1000; done";
+    let (mut child, _said) = ready(&ctx, script, ending).await;
+    ctx.cancel();
+    let error = guard("the end", child.wait()).await.unwrap_err();
+    assert_eq!(error.status().expect("reaped").signal(), Some(9));
+}
+
+#[tokio::test]
+async fn e6_a_pipe_that_a_grandchild_holds_is_not_waited_for_for_ever() {
+    let ending = Ending {
+        pipes: Duration::from_millis(50),
+        ..PATIENT
+    };
+    let script = "sleep 30 & echo said; exit 0";
+    let output = guard(
+        "the output",
+        process::output(&Context::background(), shell(script), ending),
+    )
+    .await;
+    let output = output.expect("it exited");
+    assert!(output.is_held_open && output.status.success());
+    assert_eq!(output.stdout, b"said\n");
+}
+
+#[tokio::test]
+async fn e7_an_exit_before_the_end_wins() {
+    let ctx = Context::background().with_cancel();
+    let (mut child, mut said) = ready(&ctx, "echo ready; exit 7", PATIENT).await;
+    let mut rest = String::new();
+    guard("the end of its output", said.read_to_string(&mut rest))
+        .await
+        .expect("text");
+    let status = guard("the exit", child.wait())
+        .await
+        .expect("it exited by itself");
+    ctx.cancel();
+    assert_eq!(status.code(), Some(7));
+}
+
+/// The group's stdout is at its end only when every process that holds it has ended.
+const WITH_GRANDCHILD: &str = "sleep 1000 & echo ready; wait";
+
+#[tokio::test]
+async fn e9_grandchildren_end_too() {
+    for grace in [Duration::ZERO, PATIENT.grace] {
+        let ctx = Context::background().with_cancel();
+        let ending = Ending { grace, ..PATIENT };
+        let (mut child, mut said) = ready(&ctx, WITH_GRANDCHILD, ending).await;
+        ctx.cancel();
+        guard("the end", child.wait()).await.unwrap_err();
+        let mut rest = String::new();
+        guard("the grandchild's end", said.read_to_string(&mut rest))
+            .await
+            .expect("text");
+    }
+}
+
+#[tokio::test]
+async fn e9_control_kill_on_drop_leaves_grandchildren_behind() {
+    let mut command = tokio::process::Command::from(shell("sleep 1000 & echo ready $!; wait"));
+    let mut child = command.kill_on_drop(true).spawn().expect("a shell");
+    let mut said = BufReader::new(child.stdout.take().expect("it is piped"));
+    let mut line = String::new();
+    guard("the child", said.read_line(&mut line)).await.expect("text");
+    let grandchild = line.trim_start_matches("ready ").trim().to_owned();
+    child.kill().await.expect("the leader is killed and reaped");
+    let alive = Command::new("kill")
+        .args(["-0", &grandchild])
+        .status()
+        .expect("kill");
+    assert!(alive.success(), "it lives on");
+    assert!(
+        Command::new("kill")
+            .arg(&grandchild)
+            .status()
+            .expect("kill")
+            .success()
+    );
+}
+
+#[tokio::test]
+async fn dropping_a_child_ends_its_group_in_the_background() {
+    let ctx = Context::background();
+    let (child, mut said) = ready(&ctx, WITH_GRANDCHILD, PATIENT).await;
+    drop(child);
+    let mut rest = String::new();
+    guard("the end of the group", said.read_to_string(&mut rest))
+        .await
+        .expect("text");
+}
+
+#[tokio::test]
+async fn a_child_that_nobody_waits_for_is_ended_too() {
+    let ctx = Context::background().with_cancel();
+    let (_child, mut said) = ready(&ctx, WITH_GRANDCHILD, PATIENT).await;
+    ctx.cancel();
+    let mut rest = String::new();
+    guard("the end of the group", said.read_to_string(&mut rest))
+        .await
+        .expect("text");
+}
