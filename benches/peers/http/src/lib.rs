@@ -144,8 +144,9 @@ fn list() {
 fn work(ctx: &Context) -> Response<Full<Bytes>> {
     let left = ctx.remaining().expect("a request limit");
     let call = ctx.with_timeout(left.min(Duration::from_secs(1)));
-    if call.is_done() || ctx.is_done() {
-        unreachable!("nobody cancels it");
+    match call.is_done() || ctx.is_done() {
+        false => answer(),
+        // The load generator leaves at the end of a turn.
+        true => Response::new(Full::default()),
     }
-    answer()
 }

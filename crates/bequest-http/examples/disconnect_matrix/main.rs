@@ -2,10 +2,12 @@
 //! server, the same without watching sockets (as it is on systems other than Linux), and bare hyper, in one run; in clear and
 //! with TLS.
 //!
-//! Run it with `cargo run --release -p bequest-http --features tls --example disconnect_matrix [RUNS]`. A handler waits; its client leaves
-//! 5 ms after the handler has begun, and 300 ms are given to notice it.
+//! Run it with `cargo run --release -p bequest-http --features tls --example disconnect_matrix [RUNS [plain|tls]]`. A handler waits; its client leaves
+//! 5 ms after the handler has begun, and 100 ms are given to notice it. Where `go` is found, the same
+//! handler runs on Go's net/http as well.
 
 mod cases;
+mod go;
 mod servers;
 mod stream;
 
@@ -15,13 +17,13 @@ use bequest::Reason;
 use cases::{Case, Client};
 use servers::{Kind, Serving};
 
-const KINDS: [Kind; 3] = [Kind::Bequest, Kind::BequestUnwatched, Kind::Hyper];
+const KINDS: [Kind; 4] = [Kind::Bequest, Kind::BequestUnwatched, Kind::Hyper, Kind::Go];
 
 /// How long the client stays once the handler runs.
 const STAY: Duration = Duration::from_millis(5);
 
 /// How long the server may take before "not noticed".
-const ENOUGH: Duration = Duration::from_millis(300);
+const ENOUGH: Duration = Duration::from_millis(100);
 
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
@@ -29,8 +31,11 @@ async fn main() -> std::io::Result<()> {
         .nth(1)
         .and_then(|runs| runs.parse().ok())
         .unwrap_or(20);
-    for tls in [false, true] {
-        print_table(tls, runs).await?;
+    let which = std::env::args().nth(2);
+    for (name, tls) in [("plain", false), ("tls", true)] {
+        if which.as_ref().is_none_or(|which| which == name) {
+            print_table(tls, runs).await?;
+        }
     }
     Ok(())
 }
@@ -38,8 +43,11 @@ async fn main() -> std::io::Result<()> {
 #[expect(clippy::print_stdout, reason = "the table is what the program is for")]
 async fn print_table(tls: bool, runs: usize) -> std::io::Result<()> {
     println!("\n{}\n", if tls { "With TLS:" } else { "In clear:" });
-    println!("| client | leaves by | bequest-http | its reason | without the watch | bare hyper |");
-    println!("|---|---|---|---|---|---|");
+    println!(
+        "| client | leaves by | bequest-http | its reason | without the watch | bare hyper | {} |",
+        go_version().await?
+    );
+    println!("|---|---|---|---|---|---|---|");
     let ordinary = Case::ordinary(tls);
     let mut noticed = KINDS.map(|_| 0);
     for case in Case::all(tls) {
@@ -51,7 +59,7 @@ async fn print_table(tls: bool, runs: usize) -> std::io::Result<()> {
             }
             cells.push(measured);
         }
-        let [ours, unwatched, hyper] = &cells[..] else {
+        let [ours, unwatched, hyper, go] = &cells[..] else {
             unreachable!("one cell for each kind")
         };
         let note = if case.is_beyond() {
@@ -62,14 +70,14 @@ async fn print_table(tls: bool, runs: usize) -> std::io::Result<()> {
         let reason = ours.reason;
         let reason = reason.map_or_else(|| "-".to_owned(), |reason| reason.to_string());
         println!(
-            "| {}{note} | {} | {ours} | {reason} | {unwatched} | {hyper} |",
+            "| {}{note} | {} | {ours} | {reason} | {unwatched} | {hyper} | {go} |",
             case.name, case.leaves
         );
     }
-    let [ours, unwatched, hyper] = noticed;
+    let [ours, unwatched, hyper, go] = noticed;
     println!(
         "\nOf the {} ordinary cases (the first rows, by close), noticed each time: {ours} by bequest-http, {unwatched} without \
-         the watch, {hyper} by bare hyper. {runs} runs each.",
+         the watch, {hyper} by bare hyper, {go} by Go. {runs} runs each.",
         ordinary.len()
     );
     Ok(())
@@ -83,7 +91,22 @@ struct Measured {
     reason: Option<Reason>,
 }
 
+/// The version of Go; `no Go here` where its column stays empty.
+async fn go_version() -> std::io::Result<String> {
+    if go::program().is_none() {
+        return Ok("no Go here".to_owned());
+    }
+    let (_addr, version, mut child) = go::start(false, tokio::sync::mpsc::unbounded_channel().0).await?;
+    child.kill()?;
+    child.wait()?;
+    Ok(format!("net/http, {version}"))
+}
+
 async fn measure(kind: Kind, case: &Case, runs: usize) -> std::io::Result<Measured> {
+    if kind == Kind::Go && go::program().is_none() {
+        let (took, reason) = (Vec::new(), None);
+        return Ok(Measured { took, runs, reason });
+    }
     let mut server = Serving::start(kind, case.tls).await?;
     let (mut took, mut reason) = (Vec::new(), None);
     for _ in 0..runs {

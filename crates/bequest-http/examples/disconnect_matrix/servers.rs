@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use super::cases::Route;
+use super::go;
 use super::stream::server_config;
 
 /// What serves.
@@ -29,6 +30,8 @@ pub(crate) enum Kind {
     Bequest,
     /// As it is on systems other than Linux.
     BequestUnwatched,
+    /// Go's `net/http`, in a process of its own.
+    Go,
 }
 
 /// A handler that runs: says when it noticed that its client had left.
@@ -48,16 +51,22 @@ pub(crate) struct Serving {
     handlers: mpsc::UnboundedReceiver<Running>,
     _owner: CancelScope,
     task: JoinHandle<()>,
+    /// Of Go.
+    child: Option<std::process::Child>,
 }
 
 impl Serving {
     pub(crate) async fn start(kind: Kind, tls: bool) -> std::io::Result<Serving> {
+        if kind == Kind::Go {
+            return Serving::start_go(tls).await;
+        }
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let addr = listener.local_addr()?;
         let (tell, handlers) = mpsc::unbounded_channel();
         let owner = Context::background().with_cancel();
         let task = match kind {
             Kind::Hyper => tokio::spawn(serve_hyper(listener, tell, tls)),
+            Kind::Go => unreachable!("started above"),
             Kind::Bequest | Kind::BequestUnwatched => {
                 let watch = kind == Kind::Bequest;
                 tokio::spawn(serve_bequest(
@@ -73,6 +82,19 @@ impl Serving {
             handlers,
             _owner: owner,
             task,
+            child: None,
+        })
+    }
+
+    async fn start_go(tls: bool) -> std::io::Result<Serving> {
+        let (tell, handlers) = mpsc::unbounded_channel();
+        let (addr, _version, child) = go::start(tls, tell).await?;
+        Ok(Serving {
+            addr,
+            handlers,
+            _owner: Context::background().with_cancel(),
+            task: tokio::spawn(async {}),
+            child: Some(child),
         })
     }
 
@@ -85,6 +107,11 @@ impl Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         self.task.abort();
+        if let Some(child) = &mut self.child {
+            // Fails only if it has ended already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

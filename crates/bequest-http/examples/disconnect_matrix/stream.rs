@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context as TaskContext, Poll, Waker};
@@ -33,24 +34,49 @@ enum Inner {
 /// A socket that a farewell of TLS leaves open.
 struct KeepsOpen(TcpStream);
 
-/// The server's certificate and key, made once.
-pub(crate) fn certificate() -> &'static (CertificateDer<'static>, PrivateKeyDer<'static>) {
-    static MADE: OnceLock<(CertificateDer<'static>, PrivateKeyDer<'static>)> = OnceLock::new();
+/// The server's certificate and key.
+struct Certificate {
+    der: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+    pem: String,
+    key_pem: String,
+}
+
+/// Made once.
+fn certificate() -> &'static Certificate {
+    static MADE: OnceLock<Certificate> = OnceLock::new();
     MADE.get_or_init(|| {
         let made = rcgen::generate_simple_self_signed(["test".to_owned()]).expect("a certificate");
-        (made.cert.into(), made.signing_key.into())
+        Certificate {
+            pem: made.cert.pem(),
+            key_pem: made.signing_key.serialize_pem(),
+            der: made.cert.into(),
+            key: made.signing_key.into(),
+        }
     })
+}
+
+/// The same as files, for programs that want such.
+pub(crate) fn certificate_files() -> io::Result<(PathBuf, PathBuf)> {
+    let name = format!("disconnect-matrix-{}", std::process::id());
+    let (pem, key) = (
+        std::env::temp_dir().join(name.clone() + ".pem"),
+        std::env::temp_dir().join(name + ".key"),
+    );
+    std::fs::write(&pem, &certificate().pem)?;
+    std::fs::write(&key, &certificate().key_pem)?;
+    Ok((pem, key))
 }
 
 /// What the server presents.
 pub(crate) fn server_config(alpn: &[&[u8]]) -> rustls::ServerConfig {
-    let (certificate, key) = certificate();
+    let certificate = certificate();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("versions that the provider has")
         .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key.clone_key())
+        .with_single_cert(vec![certificate.der.clone()], certificate.key.clone_key())
         .expect("a certificate with its key");
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     config
@@ -58,7 +84,7 @@ pub(crate) fn server_config(alpn: &[&[u8]]) -> rustls::ServerConfig {
 
 fn client_config(alpn: &[u8]) -> rustls::ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(certificate().0.clone()).expect("a certificate");
+    roots.add(certificate().der.clone()).expect("a certificate");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -206,7 +206,10 @@ impl Exchange {
 
     /// Records the status that goes to the client.
     pub(super) fn answered(&self, status: StatusCode) {
-        let late = self.scope.err().is_some_and(|end| is_departure(end.reason()));
+        // On HTTP/1 only the connection can leave, and to know that takes no look at the clock.
+        let may_be_late = self.version == Version::HTTP_2 || self.conn.peer().state() != PeerState::Open;
+        let ended = may_be_late.then(|| self.scope.err()).flatten();
+        let late = ended.is_some_and(|end| is_departure(end.reason()));
         self.conn.answers_upgrade(&self.method, status);
         self.late.store(late, Relaxed);
         self.status.store(status.as_u16(), Relaxed);

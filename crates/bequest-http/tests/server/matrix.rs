@@ -6,6 +6,8 @@
 
 #[path = "../../examples/disconnect_matrix/cases.rs"]
 mod cases;
+#[path = "../../examples/disconnect_matrix/go.rs"]
+mod go;
 #[path = "../../examples/disconnect_matrix/servers.rs"]
 mod servers;
 #[path = "../../examples/disconnect_matrix/stream.rs"]
