@@ -87,9 +87,10 @@ pub(super) fn condemn(ptr: Ptr, own: &mut Locked<'_>) {
 ///
 /// The caller has condemned the node, and no lock is held.
 pub(super) unsafe fn free(ptr: Ptr) {
-    let mut condemned = vec![ptr];
-    let mut rests = Vec::new();
-    while let Some(ptr) = condemned.pop() {
+    // Filled by merged nodes alone, and by causes: most of the time nothing is allocated here.
+    let (mut condemned, mut rests) = (Vec::new(), Vec::new());
+    let mut next = Some(ptr);
+    while let Some(ptr) = next {
         if let Some(full) = ptr.full() {
             if let Some(bell) = &full.bell {
                 *sync::lock(&bell.0) = None;
@@ -101,7 +102,7 @@ pub(super) unsafe fn free(ptr: Ptr) {
                 drop(unsafe { Box::from_raw(tether.raw().cast::<Tether>()) });
             }
         }
-        condemned.extend(leave_list(ptr));
+        next = leave_list(ptr).or_else(|| condemned.pop());
         // SAFETY: condemned and in no list.
         let rest = unsafe { dispose(ptr) };
         if rest.is_foreign() {
