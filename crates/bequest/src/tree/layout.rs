@@ -233,6 +233,10 @@ impl Ptr {
         }
     }
 
+    pub(super) fn has_details(self) -> bool {
+        self.origin.load(Ordering::Relaxed).addr() & TAG != 0
+    }
+
     /// The details, if there are any. Under the node's lock.
     ///
     /// # Safety

@@ -10,7 +10,7 @@ use std::ptr;
 use std::sync::atomic::AtomicUsize;
 
 use super::layout::{Node, Ptr};
-use super::state::{CLOSED, CROWDED, Locked, SHARDED, Word, contended, shard, with_shard};
+use super::state::{CLOSED, CROWDED, DONE, Locked, SETTLED, SHARDED, Word, contended, shard, with_shard};
 use crate::sync::atomic::{AtomicPtr, Ordering};
 
 /// How many lists a split node has.
@@ -184,6 +184,29 @@ pub(super) fn has_children(node: Ptr, own: &Locked<'_>) -> bool {
         .0
         .iter()
         .any(|shard| !shard.first.load(Ordering::Relaxed).is_null())
+}
+
+/// Whether all children have ended, with everything below them. Under the node's own lock; it looks at a few and says no if
+/// there are more.
+#[inline]
+pub(super) fn has_only_ended_children(node: Ptr, own: &Locked<'_>) -> bool {
+    const LOOKS: usize = 4;
+    if own.has(SHARDED) {
+        return false;
+    }
+    // SAFETY: what is in a list is held by its lock.
+    let mut next = unsafe { Ptr::held(node.kids.load(Ordering::Relaxed)) };
+    for _ in 0..LOOKS {
+        let Some(child) = next else { return true };
+        let is_leaf = child.kids.load(Ordering::Relaxed).is_null();
+        let bits = child.state.load();
+        if bits & SETTLED == 0 && !(bits & DONE != 0 && is_leaf) {
+            return false;
+        }
+        // SAFETY: as above.
+        next = unsafe { Ptr::held(child.next.load(Ordering::Relaxed)) };
+    }
+    next.is_none()
 }
 
 /// Puts split lists under the node's own lock for good. Under that lock, once no handle is left to derive with.

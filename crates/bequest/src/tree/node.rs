@@ -14,7 +14,8 @@ use super::link::{self, List};
 use super::release;
 use super::stamp::Stamp;
 use super::state::{
-    ARMED, BEGAN, DONE, ENDLESS, KEPT, LISTED, LOCKED, Locked, ORPHAN, OWNS, ROOT, UNARMED, is_pinned,
+    ARMED, BEGAN, DONE, ENDLESS, KEPT, Kind, LISTED, LOCKED, Locked, ORPHAN, OWNS, ROOT, SETTLED, UNARMED,
+    is_pinned, kind,
 };
 use super::timer::Timers;
 use super::walk::{self, Event};
@@ -141,30 +142,39 @@ impl NodeRef {
         }
     }
 
-    /// Ends a node that nobody else can see: no other handle, no child, nobody who waits. Whether it was one.
+    /// Ends a node that nobody else can see: no other handle, nobody who waits, and no child but such as have ended, which
+    /// see their own end. Whether it was one.
     #[inline]
     fn end_unseen(&self, blame: &Blame) -> bool {
         let ptr = self.ptr();
-        if blame.cause.is_some() || self.timers().is_some() || !self.is_alone() {
+        // Full nodes are few, and may have a clock of their own. Acquire: pairs with the Release decrement of whoever was
+        // here before. If this is the only handle it stays so: who could derive or clone?
+        let is_only = ptr.handles.load(Ordering::Acquire) == 1;
+        let bits = ptr.state.load();
+        if !is_only || blame.cause.is_some() || bits & LISTED != 0 || kind(bits) == Kind::Full {
             return false;
         }
         let Some(word) = end::unseen(blame.reason, blame.origin) else {
             return false;
         };
         // Invariant 9, asked of the cheap clock.
-        if ptr.deadline() != Stamp::NEVER && !ptr.deadline().is_far_off() {
+        let at = ptr.deadline();
+        if at != Stamp::NEVER && !at.is_far_off() {
             return false;
         }
         let mut own = ptr.state.lock();
-        // Nobody can have come meanwhile but a walk from above, which has been first then, or keeps the node pinned.
-        if own.has(DONE) || record::has_waiters(ptr, &own) {
-            return own.has(DONE);
+        // Nobody can have come meanwhile but a walk from above, which has been first then.
+        if own.has(DONE) {
+            return own.has(SETTLED) || ptr.kids.load(Ordering::Relaxed).is_null();
+        }
+        if record::has_waiters(ptr, &own) || !link::has_only_ended_children(ptr, &own) {
+            return false;
         }
         if own.has(ARMED) {
             disarm(ptr, &mut own);
         }
         ptr.tail.store(word, Ordering::Relaxed);
-        own.bits = own.bits & !UNARMED | DONE | BEGAN;
+        own.bits = own.bits & !UNARMED | DONE | BEGAN | SETTLED;
         true
     }
 
@@ -194,7 +204,7 @@ impl NodeRef {
         });
     }
 
-    /// Whether this is the only handle and there is no child. If so it stays so: who could derive or clone?
+    /// Whether this is the only handle and there is no child. If so it stays so.
     #[inline]
     fn is_alone(&self) -> bool {
         let ptr = self.ptr();

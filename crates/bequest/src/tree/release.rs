@@ -105,9 +105,7 @@ pub(super) unsafe fn free(ptr: Ptr) {
         next = leave_list(ptr).or_else(|| condemned.pop());
         // SAFETY: condemned and in no list.
         let rest = unsafe { dispose(ptr) };
-        if rest.is_foreign() {
-            rests.push(rest);
-        }
+        rests.extend(rest.filter(Rest::is_foreign));
     }
 }
 
@@ -140,26 +138,15 @@ fn take_if_last(parent: Ptr, list: List<'_>) -> Option<Ptr> {
 ///
 /// The caller has the node to itself: no handle, no child, no pin, in no list and in no wheel; and no lock is held.
 #[inline]
-unsafe fn dispose(ptr: Ptr) -> Rest {
+unsafe fn dispose(ptr: Ptr) -> Option<Rest> {
     let bits = ptr.state.load();
-    if bits & LISTED != 0 {
-        inspect::gone(node::id(ptr));
-    }
     let tail = ptr.tail.load(Ordering::Relaxed);
-    // SAFETY: the node is ours, so its parts are.
-    let rest = unsafe {
-        if bits & SHARDED != 0 {
-            link::free_lists(ptr);
-        }
-        Rest {
-            end: if bits & DONE != 0 { end::take(ptr) } else { None },
-            callbacks: if bits & DONE == 0 && !tail.is_null() {
-                record::take_left(tail)
-            } else {
-                Vec::new()
-            },
-            details: ptr.take_details(),
-        }
+    let has_nothing = tail.is_null() || bits & DONE != 0 && end::seen(ptr).is_none();
+    let rest = if has_nothing && bits & (LISTED | SHARDED) == 0 && !ptr.has_details() {
+        None
+    } else {
+        // SAFETY: the node is ours, so its parts are.
+        Some(unsafe { take_apart(ptr, bits, tail) })
     };
     let raw = NonNull::new(ptr.raw()).expect("not null");
     // SAFETY: the kind says what the allocation is; its plain fields need no drop, and what did was taken out above.
@@ -175,8 +162,33 @@ unsafe fn dispose(ptr: Ptr) -> Rest {
     rest
 }
 
+/// Takes out of a node what has to be dropped.
+///
+/// # Safety
+///
+/// As [`dispose`]; its memory is given back next.
+unsafe fn take_apart(ptr: Ptr, bits: u32, tail: *mut ()) -> Rest {
+    if bits & LISTED != 0 {
+        inspect::gone(node::id(ptr));
+    }
+    // SAFETY: the node is ours, so its parts are.
+    unsafe {
+        if bits & SHARDED != 0 {
+            link::free_lists(ptr);
+        }
+        Rest {
+            end: if bits & DONE != 0 { end::take(ptr) } else { None },
+            callbacks: if bits & DONE == 0 && !tail.is_null() {
+                record::take_left(tail)
+            } else {
+                Vec::new()
+            },
+            details: ptr.take_details(),
+        }
+    }
+}
+
 /// What a node has that may have a foreign destructor.
-#[must_use]
 struct Rest {
     end: Option<Canceled>,
     callbacks: Vec<Callback>,

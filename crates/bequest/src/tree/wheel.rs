@@ -15,9 +15,11 @@
 //! 4. The thread announces until when it will sleep before it looks, so that an entry made behind its back with an
 //!    earlier time is seen by it or wakes it.
 
+use std::cell::UnsafeCell;
+use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
@@ -29,6 +31,7 @@ use super::stamp::Stamp;
 use super::state::{ARMED, PIN, pins_are_used_up};
 use super::tell::guarded;
 use super::walk;
+use crate::sync::relax;
 
 /// A place in the wheel: part of a node, or of a bell.
 #[repr(C)]
@@ -97,7 +100,69 @@ struct Part {
 // SAFETY: the entries behind the pointers are shared under the part's lock alone (invariant 1).
 unsafe impl Send for Part {}
 
-static WHEEL: [Mutex<Part>; PARTS] = [const { Mutex::new(Part::new()) }; PARTS];
+static WHEEL: [Guarded; PARTS] = [const { Guarded::new() }; PARTS];
+
+/// A part and its lock, on cache lines of its own. The lock is like a node's: taken by one exchange, given back by one
+/// store.
+#[repr(align(128))]
+struct Guarded {
+    taken: AtomicBool,
+    part: UnsafeCell<Part>,
+}
+
+// SAFETY: the part is used under the lock alone, and can be sent.
+unsafe impl Sync for Guarded {}
+
+/// The lock of a part.
+struct PartLock<'w>(&'w Guarded);
+
+impl Guarded {
+    const fn new() -> Guarded {
+        Guarded {
+            taken: AtomicBool::new(false),
+            part: UnsafeCell::new(Part::new()),
+        }
+    }
+
+    #[inline]
+    fn lock(&self) -> PartLock<'_> {
+        // Acquire: pairs with the Release store in `PartLock::drop`.
+        for tries in 0.. {
+            let exchange = self
+                .taken
+                .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
+            if exchange.is_ok() {
+                break;
+            }
+            relax(tries);
+        }
+        PartLock(self)
+    }
+}
+
+impl Deref for PartLock<'_> {
+    type Target = Part;
+
+    fn deref(&self) -> &Part {
+        // SAFETY: the lock is held.
+        unsafe { &*self.0.part.get() }
+    }
+}
+
+impl DerefMut for PartLock<'_> {
+    fn deref_mut(&mut self) -> &mut Part {
+        // SAFETY: the lock is held, and `self` is borrowed.
+        unsafe { &mut *self.0.part.get() }
+    }
+}
+
+impl Drop for PartLock<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // Release: pairs with the exchange in `lock`.
+        self.0.taken.store(false, Ordering::Release);
+    }
+}
 
 /// Until when the thread will sleep, in nanoseconds; all of it while it looks (invariant 4).
 static ASLEEP_UNTIL: AtomicI64 = AtomicI64::new(i64::MAX);
@@ -199,8 +264,9 @@ pub(crate) fn armed() -> usize {
     (0..PARTS).map(|number| lock(number).entries).sum()
 }
 
-fn lock(number: usize) -> MutexGuard<'static, Part> {
-    WHEEL[number].lock().unwrap_or_else(PoisonError::into_inner)
+#[inline]
+fn lock(number: usize) -> PartLock<'static> {
+    WHEEL[number].lock()
 }
 
 /// Set in the place of an entry that has rung.
