@@ -48,10 +48,9 @@ memcheck() {
     built=$(RUSTFLAGS="--cfg bequest_no_pool" CARGO_TARGET_DIR="$target/memcheck" cargo test -p bequest --test promises --no-run --message-format=json 2>/dev/null)
     binary=$(sed -n 's/.*"executable":"\([^"]*promises-[^"]*\)".*/\1/p' <<<"$built" | tail -n 1)
     [[ -n $binary ]] || { echo "the test binary was not built" >&2; return 1; }
-    # Depth and width are the business of other suites: they take minutes here. So is what needs a deadline of a millisecond
-    # to come later than the next statement.
+    # Depth and width are the business of other suites: they take minutes here.
     valgrind --quiet --error-exitcode=9 --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite \
-        "$binary" --test-threads=1 foreign:: leaks:: futures:: why:: --skip million --skip recursive --skip does_not_end_the_timers
+        "$binary" --test-threads=1 foreign:: leaks:: futures:: why:: --skip million --skip recursive
 }
 
 mapfile -t here < <(present)

@@ -254,13 +254,13 @@ fn a_panic_in_a_causes_destructor_skips_nobody() {
 
 #[test]
 fn a_panic_in_a_causes_destructor_does_not_end_the_timers() {
-    let scope = Context::background().with_timeout(Duration::from_millis(1));
-    let touchy = scope.with_cancel().caused_by(Touchy);
-    // With a canceller it is a node of its own; then its detached callback alone keeps it, until the timers end it.
-    drop(touchy.canceller());
-    let touchy = touchy.into_context();
-    touchy.after_func(|_| {}).detach();
-    drop(touchy);
+    // The touchy one is to be freed by the timers. If they come before it is theirs alone, it is freed here, and the panic
+    // is this thread's; then they get more time.
+    let scope = (0..12)
+        .find_map(|doubled| {
+            std::panic::catch_unwind(|| touchy_until(Duration::from_millis(1 << doubled))).ok()
+        })
+        .expect("it is let go of before its deadline");
     assert_eq!(scope.wait(), Kind::DeadlineExceeded);
     let after = Context::background().with_timeout(Duration::from_millis(5));
     let (tell, told) = mpsc::channel();
@@ -269,6 +269,18 @@ fn a_panic_in_a_causes_destructor_does_not_end_the_timers() {
         told.recv_timeout(HANGS).is_ok(),
         "the thread of the timers lives on"
     );
+}
+
+/// A scope with a touchy child that nothing but its detached callback keeps.
+fn touchy_until(deadline: Duration) -> CancelScope {
+    let scope = Context::background().with_timeout(deadline);
+    let touchy = scope.with_cancel().caused_by(Touchy);
+    // With a canceller it is a node of its own.
+    drop(touchy.canceller());
+    let touchy = touchy.into_context();
+    touchy.after_func(|_| {}).detach();
+    drop(touchy);
+    scope
 }
 
 #[test]
