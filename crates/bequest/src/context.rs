@@ -14,9 +14,10 @@ use crate::canceled::Canceled;
 use crate::clock::{Clock, SystemClock};
 use crate::deadline::{Deadline, after};
 use crate::done::{Done, DoneOwned, Run, RunOwned, Sleep, Timeout, block_on};
-use crate::key::{Key, Values};
+use crate::key::Key;
 use crate::scope::CancelScope;
 use crate::tree::{NodeRef, Timers};
+use crate::values::Values;
 
 /// Until when, who still wants it, and what travels along: the handle that a request hands down.
 ///

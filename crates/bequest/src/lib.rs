@@ -73,6 +73,7 @@ mod reason;
 mod scope;
 mod sync;
 mod tree;
+mod values;
 
 #[cfg(feature = "tokio")]
 mod group;
