@@ -8,6 +8,7 @@ use std::error::Error;
 use std::fmt::Display;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,8 @@ use std::time::Duration;
 use bequest::{Context, Reason, Signal, signal};
 use bequest_http::Server;
 use bequest_http::server::{Limits, Statistics, Summary};
+use bequest_redis::Client;
+use bequest_redis::redis::cmd;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -27,9 +30,10 @@ use crate::routes;
 use crate::search::backend;
 use crate::search::client::SearchClient;
 use crate::search::corpus::Corpus;
-use crate::settings::Settings;
+use crate::settings::{Listen, Settings};
 use crate::store::Store;
 use crate::store::cache::Cache;
+use crate::store::settings::SecretUrl;
 
 /// What the routes share.
 #[derive(Debug)]
@@ -79,7 +83,10 @@ pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
 async fn serve(settings: Settings, logs: &Arc<Logs>) -> Result<(), Failure> {
     let process = Context::background();
     let signals = signal::notify(&process, &[Signal::TERMINATE, Signal::INTERRUPT])?;
-    let public = listen(settings.listen, "--listen").await?;
+    let public = match settings.listen {
+        Listen::Address(address) => listen(address, "--listen").await?,
+        Listen::Inherited => inherited().map_err(|error| named("--listen", settings.listen, error))?,
+    };
     let admin = listen(settings.admin, "--admin").await?;
     announce(public.local_addr()?, admin.local_addr()?);
 
@@ -88,7 +95,9 @@ async fn serve(settings: Settings, logs: &Arc<Logs>) -> Result<(), Failure> {
     let admin_server = serve_admin(admin, &app);
     log::event(
         "ready",
-        &json!({ "listen": public.local_addr()?, "admin": admin_addr, "data": app.settings.data }),
+        &json!({ "listen": public.local_addr()?, "admin": admin_addr, "data": app.settings.data,
+            "database": app.settings.stores.database.as_ref().map(ToString::to_string),
+            "cache": app.settings.stores.cache.as_ref().map(ToString::to_string) }),
     );
 
     let limits = Limits {
@@ -137,10 +146,16 @@ pub(crate) async fn build(
     let opening = stopping.with_timeout(OPENING).named("opening");
     let data = settings.data.as_path();
     std::fs::create_dir_all(data).map_err(|error| named("the data folder", data.display(), error))?;
-    let store = Store::open(&opening, data)
-        .await
-        .map_err(|error| named("the database in", data.display(), error))?;
-    let identity = Identity::open(&opening, &settings, logs).await?;
+    let store = Store::open(&opening, &settings.stores, data).await;
+    let store = store.map_err(|error| match &settings.stores.database {
+        Some(url) => named("the database at", url, error),
+        None => named("the database in", data.display(), error),
+    })?;
+    let shared = match &settings.stores.cache {
+        Some(url) => Some(connect(&opening, url).await?),
+        None => None,
+    };
+    let identity = Identity::open(&opening, &settings, shared.as_ref(), logs).await?;
     let (search, corpus, backend) = match &settings.search {
         Some(base) => (SearchClient::new(base.clone()), None, None),
         None => embedded_search(&opening, data, logs).await?,
@@ -149,16 +164,19 @@ pub(crate) async fn build(
         time: settings.job_limit,
         running: settings.jobs,
     };
-    let jobs = Jobs::open(&opening, limits, store.clone(), data)
-        .await
-        .map_err(|error| named("the jobs in", data.display(), error))?;
+    let jobs = Jobs::open(&opening, limits, store.clone()).await;
+    let jobs = jobs.map_err(|error| format!("the jobs: {error}"))?;
     let server = logs.public(Server::builder());
     let app = App {
         admin_addr,
         stopping: stopping.clone(),
         jobs,
         store,
-        cache: Cache::new(Duration::from_secs(60), 100),
+        cache: Cache::new(
+            Duration::from_secs(60),
+            100,
+            shared.map(|client| (client, identity.name.as_str())),
+        ),
         search,
         corpus,
         identity,
@@ -201,6 +219,23 @@ fn serve_admin(listener: TcpListener, app: &Arc<App>) -> JoinHandle<()> {
             log::event("the admin listener failed", &json!(error.to_string()));
         }
     })
+}
+
+/// The shared cache, which has to answer once: a node that began without would be of no use to the others.
+async fn connect(ctx: &Context, url: &SecretUrl) -> Result<Client, Failure> {
+    let client = Client::open(url.expose()).map_err(|error| named("the cache at", url, error))?;
+    let pong = client.cmd::<String>(ctx, &cmd("PING")).await;
+    pong.map(|_| client)
+        .map_err(|error| named("the cache at", url, error))
+}
+
+/// The listening socket that this process was given as its standard input.
+fn inherited() -> std::io::Result<TcpListener> {
+    let listener = std::net::TcpListener::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    // Says at once if it is no socket that listens.
+    listener.local_addr()?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }
 
 async fn listen(address: SocketAddr, what: &str) -> Result<TcpListener, Failure> {

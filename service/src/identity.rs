@@ -8,13 +8,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bequest::Context;
 use bequest_http::Server;
+use bequest_redis::Client;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::log::{self, Logs};
 use crate::session::Sessions;
+use crate::session::cache::SessionCache;
 use crate::session::cache::memory::MemoryCache;
+use crate::session::cache::redis::RedisCache;
+use crate::session::database::SessionDatabase;
+use crate::session::postgres::PostgresSessions;
 use crate::session::sessions::Lifetime;
 use crate::session::sqlite::SqliteSessions;
 use crate::settings::Settings;
@@ -28,9 +33,18 @@ pub(crate) struct Identity {
     pub(crate) tokens: Verifier,
     /// The way to the embedded authentication server; `None` with `--issuer`.
     pub(crate) demo: Option<Demo>,
-    database: SqliteSessions,
+    /// The name of the session database, which no other has.
+    pub(crate) name: String,
+    database: Kept,
     /// The embedded authentication server.
     server: Option<JoinHandle<()>>,
+}
+
+/// Where the sessions are.
+#[derive(Debug)]
+enum Kept {
+    Sqlite(SqliteSessions),
+    Postgres(PostgresSessions),
 }
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -43,18 +57,25 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// A file cannot be opened or made, or another node uses the session database.
-    pub(crate) async fn open(ctx: &Context, settings: &Settings, logs: &Logs) -> Result<Identity, Failure> {
-        let folder = settings.data.display();
-        let database = SqliteSessions::open(ctx, &settings.data).await;
-        let database = database.map_err(|error| named("the session database in", &folder, error))?;
-        let cache = MemoryCache::new(settings.sessions.ttl, CACHED);
+    /// A file cannot be opened or made, a server cannot be reached, or another node uses the session database.
+    pub(crate) async fn open(
+        ctx: &Context,
+        settings: &Settings,
+        shared: Option<&Client>,
+        logs: &Logs,
+    ) -> Result<Identity, Failure> {
+        let database = Kept::open(ctx, settings).await?;
+        let (name, ttl) = (database.name(ctx).await?, settings.sessions.ttl);
+        let cache: Arc<dyn SessionCache> = match shared {
+            Some(client) => Arc::new(RedisCache::new(client.clone(), &name, ttl)),
+            None => Arc::new(MemoryCache::new(ttl, CACHED)),
+        };
         let lifetime = Lifetime {
             idle: settings.sessions.idle,
             absolute: settings.sessions.absolute,
         };
-        let sessions = Sessions::open(ctx, Arc::new(database.clone()), Arc::new(cache), lifetime).await;
-        let sessions = sessions.map_err(|error| named("the sessions in", &folder, error))?;
+        let sessions = Sessions::open(ctx, database.shared(), cache, lifetime).await;
+        let sessions = sessions.map_err(|error| named("the sessions in", database.place(settings), error))?;
         let (tokens, demo, server) = match &settings.tokens.issuer {
             Some(issuer) => (external(&issuer.to_string(), settings)?, None, None),
             None => embedded(settings, logs).await?,
@@ -63,6 +84,7 @@ impl Identity {
             sessions,
             tokens,
             demo,
+            name,
             database,
             server,
         })
@@ -83,7 +105,6 @@ impl Identity {
     pub(crate) fn metrics(&self) -> [(&'static str, &'static str, u64); 8] {
         let counters = self.sessions.counters();
         let total = |name, counter: &AtomicU64| (name, "counter", counter.load(Ordering::Relaxed));
-        let statements = self.database.statistics();
         [
             total("bequest_session_cache_hits_total", &counters.hits),
             total("bequest_session_cache_failed_total", &counters.cache_failed),
@@ -99,9 +120,64 @@ impl Identity {
             (
                 "bequest_session_statements_running",
                 "gauge",
-                statements.running() as u64,
+                self.database.running() as u64,
             ),
         ]
+    }
+}
+
+impl Kept {
+    async fn open(ctx: &Context, settings: &Settings) -> Result<Kept, Failure> {
+        let Some(url) = &settings.stores.database else {
+            let database = SqliteSessions::open(ctx, &settings.data).await;
+            return database
+                .map(Kept::Sqlite)
+                .map_err(|error| named("the session database in", settings.data.display(), error));
+        };
+        let database = PostgresSessions::open(ctx, url).await;
+        database
+            .map(Kept::Postgres)
+            .map_err(|error| named("the session database at", url, error))
+    }
+
+    async fn name(&self, ctx: &Context) -> Result<String, Failure> {
+        match self {
+            Kept::Sqlite(database) => database.name(ctx).await.map_err(Failure::from),
+            Kept::Postgres(database) => database.name(ctx).await.map_err(Failure::from),
+        }
+    }
+
+    fn shared(&self) -> Arc<dyn SessionDatabase> {
+        match self {
+            Kept::Sqlite(database) => Arc::new(database.clone()),
+            Kept::Postgres(database) => Arc::new(database.clone()),
+        }
+    }
+
+    /// Where they are, for people.
+    fn place(&self, settings: &Settings) -> String {
+        match &settings.stores.database {
+            Some(url) => url.to_string(),
+            None => settings.data.display().to_string(),
+        }
+    }
+
+    /// Statements that run, or are being stopped.
+    fn running(&self) -> usize {
+        match self {
+            Kept::Sqlite(database) => database.statistics().running(),
+            Kept::Postgres(database) => {
+                let pool = database.statistics();
+                pool.in_use + pool.settling
+            }
+        }
+    }
+
+    async fn close(&self, ctx: &Context) -> Result<(), Failure> {
+        match self {
+            Kept::Sqlite(database) => database.close(ctx).await.map_err(Failure::from),
+            Kept::Postgres(database) => database.close(ctx).await.map_err(Failure::from),
+        }
     }
 }
 

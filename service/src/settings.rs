@@ -1,7 +1,9 @@
 //! Settings: a flag, then a `BEQUEST_*` variable, then the default. What is not known refuses to start.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -10,6 +12,7 @@ use http::Uri;
 use crate::domain::duration::GoDuration;
 use crate::log::LogSettings;
 use crate::session::settings::SessionSettings;
+use crate::store::settings::StoreSettings;
 use crate::token::settings::TokenSettings;
 use crate::torture::Torture;
 
@@ -19,14 +22,14 @@ use crate::torture::Torture;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "bequest", version, max_term_width = 100)]
 pub(crate) struct Settings {
-    /// Address of the public listener
+    /// Address of the public listener; "stdin" for a listening socket that is inherited as standard input
     #[arg(
         long,
         env = "BEQUEST_LISTEN",
         default_value = "127.0.0.1:8080",
         value_name = "IP:PORT"
     )]
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: Listen,
 
     /// Address of the admin listener: health, metrics, live contexts. Keep it private
     #[arg(
@@ -40,6 +43,9 @@ pub(crate) struct Settings {
     /// Folder of the embedded databases; made at the first start
     #[arg(long, env = "BEQUEST_DATA", default_value = "data", value_name = "FOLDER")]
     pub(crate) data: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) stores: StoreSettings,
 
     /// Search back end to use in place of the embedded one; docs/search-backend.md has its schema
     #[arg(long, env = "BEQUEST_SEARCH", value_name = "URL", value_parser = http_url)]
@@ -107,7 +113,41 @@ impl Settings {
             )
             .exit();
         }
-        Settings::parse()
+        let settings = Settings::parse();
+        if let Err(error) = settings.stores.check() {
+            clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{error}\n")).exit();
+        }
+        settings
+    }
+}
+
+/// Where requests come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Listen {
+    /// On a socket that is bound here.
+    Address(SocketAddr),
+    /// On one that was bound by whoever started this process, and that outlives it: no connection is refused while one
+    /// process takes over from another.
+    Inherited,
+}
+
+impl FromStr for Listen {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Listen, Self::Err> {
+        match text {
+            "stdin" => Ok(Listen::Inherited),
+            address => address.parse().map(Listen::Address),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Address(address) => address.fmt(f),
+            Listen::Inherited => f.write_str("stdin"),
+        }
     }
 }
 
@@ -153,7 +193,7 @@ mod tests {
     #[test]
     fn defaults_are_whole() {
         let settings = Settings::try_parse_from(["bequest"]).unwrap();
-        assert_eq!(settings.listen.port(), 8080);
+        assert_eq!(settings.listen, Listen::Address(([127, 0, 0, 1], 8080).into()));
         assert_eq!(settings.drain, Duration::from_secs(10));
         assert!(settings.search.is_none());
     }

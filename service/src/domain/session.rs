@@ -76,6 +76,11 @@ impl SessionHash {
         self.hex(8)
     }
 
+    /// All of it, by which caches keep a session.
+    pub(crate) fn whole(&self) -> String {
+        self.hex(32)
+    }
+
     fn hex(&self, bytes: usize) -> String {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let digit = |four: u8| char::from(DIGITS[usize::from(four)]);

@@ -16,22 +16,19 @@ mod work;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{File, TryLockError};
-use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bequest::{CancelScope, Canceled, Canceller, Context, Reason};
-use bequest_sqlite::Error;
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinSet;
 
 use crate::domain::{session, userip};
 use crate::log::{self, request};
-use crate::store::Store;
 use crate::store::jobs::{Ending, Job, Starter, State as JobState};
+use crate::store::{Error, Store};
 
 /// The jobs of this process.
 #[derive(Debug)]
@@ -42,8 +39,6 @@ pub(crate) struct Jobs {
     places: Arc<Semaphore>,
     store: Store,
     state: Mutex<State>,
-    /// Held for as long as this process lives, so that the next one knows which rows nobody works on.
-    _lock: Option<File>,
 }
 
 /// What bounds the jobs.
@@ -96,23 +91,15 @@ struct ByNumber {
 const RECORDING: Duration = Duration::from_secs(5);
 
 impl Jobs {
-    /// The jobs of the database in `folder`. Those that a process left behind which is gone are marked as interrupted.
+    /// The jobs of this database. Those that processes left behind which are gone are marked as interrupted.
     ///
     /// # Errors
     ///
-    /// If the database does not answer, or the folder takes no lock.
-    pub(crate) async fn open(
-        ctx: &Context,
-        limits: Limits,
-        store: Store,
-        folder: &Path,
-    ) -> Result<Arc<Jobs>, Box<dyn std::error::Error + Send + Sync>> {
-        let lock = lock(folder)?;
-        if lock.is_some() {
-            let left = store.interrupt_jobs(ctx).await?;
-            if !left.is_empty() {
-                log::event("jobs were interrupted", &json!({ "jobs": left }));
-            }
+    /// If the database does not answer.
+    pub(crate) async fn open(ctx: &Context, limits: Limits, store: Store) -> Result<Arc<Jobs>, Error> {
+        let left = store.interrupt_jobs(ctx).await?;
+        if !left.is_empty() {
+            log::event("jobs were interrupted", &json!({ "jobs": left }));
         }
         let state = State {
             tasks: Some(JoinSet::new()),
@@ -124,7 +111,6 @@ impl Jobs {
             places: Arc::new(Semaphore::new(limits.running)),
             store,
             state: Mutex::new(state),
-            _lock: lock,
         }))
     }
 
@@ -304,16 +290,6 @@ impl Jobs {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The lock on the jobs of a folder; `None` if another process has it.
-fn lock(folder: &Path) -> std::io::Result<Option<File>> {
-    let file = File::create(folder.join("jobs.lock"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 

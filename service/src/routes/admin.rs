@@ -77,7 +77,7 @@ async fn readyz(State(app): State<Arc<App>>) -> Response {
     } else {
         StatusCode::OK
     };
-    let running = app.store.statistics().running();
+    let running = app.store.statistics().running;
     answer::json_response(
         status,
         &json!({ "ready": !draining, "statements_running": running, "jobs_running": app.jobs.running() }),
@@ -89,9 +89,8 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
     let server = app.server.snapshot();
     let contexts = inspect::statistics();
     let statements = app.store.statistics();
-    let (reading, writing) = (&statements.readers, &statements.writer);
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-    let rows: [(&str, &str, u64); 15] = [
+    let rows: [(&str, &str, u64); 16] = [
         (
             "bequest_requests_answered_total",
             "counter",
@@ -126,16 +125,12 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
             "gauge",
             contexts.armed_deadlines as u64,
         ),
-        ("bequest_statements_running", "gauge", statements.running() as u64),
-        (
-            "bequest_statements_total",
-            "counter",
-            reading.accepted + writing.accepted,
-        ),
+        ("bequest_statements_running", "gauge", statements.running as u64),
+        ("bequest_statements_total", "counter", statements.accepted),
         (
             "bequest_statements_interrupted_total",
             "counter",
-            reading.interrupted + writing.interrupted,
+            statements.interrupted,
         ),
         (
             "bequest_search_statements_running",
@@ -143,6 +138,7 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
             app.corpus.as_ref().map_or(0, |corpus| corpus.running()) as u64,
         ),
         ("bequest_jobs_running", "gauge", app.jobs.running() as u64),
+        ("bequest_cache_failed_total", "counter", app.cache.failed()),
     ];
     let mut out = String::new();
     for (name, kind, value) in rows.into_iter().chain(app.identity.metrics()) {

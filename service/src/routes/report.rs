@@ -77,7 +77,8 @@ pub(super) async fn report(
         .await
         .map_err(|failure| refusal(&ctx, failure))?;
     let summary = format!("{} entries, balance {}", ledger.entries, ledger.balance);
-    app.cache.put(LAST, summary.clone());
+    let kept = app.cache.put(&scope, LAST, &summary).await;
+    kept.map_err(|end| Refusal::ended(here!(), &ctx, &end))?;
     let body = json!({
         "report": summary,
         "last_report": remembered,
@@ -87,14 +88,14 @@ pub(super) async fn report(
     Ok(answer::json_response(StatusCode::OK, &body))
 }
 
-/// `GET /report/last`: what the database's own threads say of their statements, and how long after its context's end the
-/// last interrupted one had stopped.
+/// `GET /report/last`: what the store says of its statements, and how long after its context's end the last interrupted one
+/// had stopped.
 pub(super) async fn last(State(app): State<Arc<App>>) -> Response {
     let statements = app.store.statistics();
     let body = json!({
-        "running": statements.running(),
-        "interrupted": statements.readers.interrupted,
-        "stopped_after_ms": statements.readers.last_stop.map(answer::millis),
+        "running": statements.running,
+        "interrupted": statements.interrupted,
+        "stopped_after_ms": statements.last_stop.map(answer::millis),
     });
     answer::json_response(StatusCode::OK, &body)
 }
@@ -112,11 +113,8 @@ async fn both(scope: &Context, app: &Arc<App>, span: Duration) -> Result<(Ledger
     });
     let cache = Arc::clone(app);
     group.spawn(move |ctx| async move {
-        cache
-            .cache
-            .get(&ctx, LAST)
-            .map(Part::Remembered)
-            .map_err(Failure::Ended)
+        let remembered = cache.cache.get(&ctx, LAST).await;
+        remembered.map(Part::Remembered).map_err(Failure::Ended)
     });
     let parts = group
         .wait()

@@ -15,6 +15,7 @@ use crate::answer::{self, Code, Refusal, go};
 use crate::app::App;
 use crate::domain::fetch::{self, Outcome, PIECE, State as Fetch};
 use crate::log::here;
+use crate::store;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Question {
@@ -131,8 +132,13 @@ async fn build(ctx: &Context, record: Record) -> Result<(Record, Result<String, 
         .map_err(|error| Refusal::new(here!(), Code::Internal, format!("the fetch: {error}")))
 }
 
-fn refused(ctx: &Context, record: &Record, error: &bequest_sqlite::Error) -> Refusal {
+fn refused(ctx: &Context, record: &Record, error: &store::Error) -> Refusal {
     match error.canceled() {
+        // It may have been written: then "stopped" would be a promise too much.
+        Some(end) if error.is_in_doubt() => {
+            record.set(record.of, Fetch::Failed(error.to_string()));
+            Refusal::ended(here!(), ctx, end)
+        }
         Some(end) => {
             record.set(
                 record.of,

@@ -1,6 +1,7 @@
 //! The session database: the truth about which sessions stand.
 //!
-//! Here is what any database has to offer; [`sqlite`](super::sqlite) is the one built in. Each call takes the context
+//! Here is what any database has to offer; [`sqlite`](super::sqlite) is the one built in, [`postgres`](super::postgres) the
+//! one for several nodes. Each call takes the context
 //! first and stops with it.
 //!
 //! # Invariants, which every implementation keeps
@@ -72,4 +73,13 @@ pub(crate) enum Claim {
 }
 
 /// A claim, held until it is dropped or its process ends, however that ends.
-pub(crate) trait Claimed: Debug + Send + Sync {}
+pub(crate) trait Claimed: Debug + Send + Sync {
+    /// Whether somebody else has taken it meanwhile: then the cache is not to be believed.
+    fn is_lost(&self) -> bool {
+        false
+    }
+}
+
+/// Why a claim is refused.
+pub(super) const TAKEN: &str =
+    "another node uses it, and without a shared cache what is ended there would live on here";

@@ -17,6 +17,7 @@
 //! 3. Neither the database nor the cache nor a log ever sees an id, only its hash.
 //! 4. Each step has a budget of its own within what is left of the request's, and its error says which step it was.
 //! 5. A step is not begun for a request that has ended.
+//! 6. A node whose claim on the database was taken by another believes no cache: it asks the database each time.
 //!
 //! [`Sessions::end`]: sessions::Sessions::end
 //! [`CONFIRMED_FOR`]: sessions::CONFIRMED_FOR
@@ -29,6 +30,7 @@ pub(crate) mod flight;
 pub(crate) mod id;
 pub(crate) mod middleware;
 pub(crate) mod next;
+pub(crate) mod postgres;
 pub(crate) mod record;
 pub(crate) mod sessions;
 pub(crate) mod settings;

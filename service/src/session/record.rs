@@ -45,6 +45,19 @@ pub(crate) fn since(then: SystemTime, now: SystemTime) -> Duration {
     now.duration_since(then).unwrap_or_default()
 }
 
+/// As databases and caches keep a point in time: milliseconds since 1970.
+pub(super) fn millis(at: SystemTime) -> i64 {
+    span_millis(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
+pub(super) fn span_millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
+pub(super) fn from_millis(millis: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

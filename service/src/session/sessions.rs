@@ -56,7 +56,7 @@ pub(crate) struct Sessions {
     random: SystemRandom,
     counters: Counters,
     /// Held for as long as this node may end and confirm sessions.
-    _claim: Box<dyn Claimed>,
+    claim: Box<dyn Claimed>,
 }
 
 /// How long sessions last.
@@ -126,7 +126,7 @@ impl Sessions {
             background: Background::default(),
             random: SystemRandom::new(),
             counters: Counters::default(),
-            _claim: claim,
+            claim,
         }))
     }
 
@@ -145,7 +145,11 @@ impl Sessions {
         ctx: &Context,
         id: SessionHash,
     ) -> Result<Option<Arc<Session>>, SessionError> {
-        match self.cached(ctx, id).await? {
+        let cached = match self.claim.is_lost() {
+            false => self.cached(ctx, id).await?,
+            true => Cached::Nothing,
+        };
+        match cached {
             Cached::Ended => Ok(None),
             Cached::Session(record) if record.is_confirmed(ctx.wall(), CONFIRMED_FOR) => {
                 self.counters.hits.fetch_add(1, Ordering::Relaxed);

@@ -13,8 +13,8 @@ use bequest_sqlite::{Database, Error, Statistics};
 use rusqlite::{OptionalExtension, Row, Transaction, named_params};
 
 use super::budget::StepError;
-use super::database::{Answer, Claim, Claimed, SessionDatabase};
-use super::record::{Ended, Record};
+use super::database::{Answer, Claim, Claimed, SessionDatabase, TAKEN};
+use super::record::{Ended, Record, from_millis, millis, span_millis};
 use crate::domain::session::{Gender, Session, SessionHash, User};
 
 /// Sessions in a SQLite file.
@@ -39,6 +39,8 @@ const SCHEMA: &str = "
         absolute_end INTEGER NOT NULL,
         revoked_at INTEGER
     ) STRICT, WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS name (one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL) STRICT;
+    INSERT OR IGNORE INTO name VALUES (1, lower(hex(randomblob(16))));
     CREATE INDEX IF NOT EXISTS sessions_of_user ON sessions (user, login_at);
     CREATE INDEX IF NOT EXISTS sessions_by_end ON sessions (absolute_end);
 ";
@@ -64,6 +66,14 @@ impl SqliteSessions {
             database,
             lock: folder.join("sessions.lock"),
         })
+    }
+
+    /// The name of this database, which no other has: under it its sessions are in a shared cache.
+    pub(crate) async fn name(&self, ctx: &Context) -> Result<String, Error> {
+        let read = self.database.read(ctx, |connection| {
+            connection.query_row("SELECT name FROM name", [], |row| row.get(0))
+        });
+        read.await
     }
 
     /// What runs and what waits, as the database's own threads count it.
@@ -194,10 +204,7 @@ fn lock(path: &Path, how: Claim) -> Result<Box<dyn Claimed>, StepError> {
     };
     match locked {
         Ok(()) => Ok(Box::new(FileLock { _file: file })),
-        Err(TryLockError::WouldBlock) => Err(StepError::failed(
-            STEP,
-            "another node uses it, and without a shared cache what is ended there would live on here",
-        )),
+        Err(TryLockError::WouldBlock) => Err(StepError::failed(STEP, TAKEN)),
         Err(TryLockError::Error(error)) => {
             Err(StepError::failed(STEP, format!("{}: {error}", path.display())))
         }
@@ -241,13 +248,13 @@ fn read_record(row: &Row<'_>, confirmed_at: SystemTime) -> rusqlite::Result<Reco
     let session = Session {
         id: SessionHash(row.get("id")?),
         user,
-        login_time: instant(row.get("login_at")?),
+        login_time: from_millis(row.get("login_at")?),
     };
     Ok(Record {
         session: Arc::new(session),
         generation: row.get("generation")?,
-        last_seen: instant(row.get("last_seen")?),
-        absolute_end: instant(row.get("absolute_end")?),
+        last_seen: from_millis(row.get("last_seen")?),
+        absolute_end: from_millis(row.get("absolute_end")?),
         confirmed_at,
     })
 }
@@ -257,16 +264,4 @@ fn step_error(error: Error) -> StepError {
         Some(end) => StepError::ended(STEP, end.clone()),
         None => StepError::failed(STEP, error),
     }
-}
-
-fn millis(at: SystemTime) -> i64 {
-    span_millis(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
-}
-
-fn span_millis(span: Duration) -> i64 {
-    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn instant(millis: i64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }

@@ -98,6 +98,9 @@ async fn sessions(extent: Extent) -> Result<bool, Failure> {
     let mut all = true;
     say(&Verdict::head());
     all &= race::scene(&ctx, extent.rounds).await?.tell();
+    if let Some(on_servers) = race::on_servers(&ctx, extent.rounds).await? {
+        all &= on_servers.tell();
+    }
     all &= away::scene().await?.tell();
     all &= stampede::scene(&ctx, extent.readers).await?.tell();
     all &= disconnects::scene(&ctx, extent.disconnects).await?.tell();

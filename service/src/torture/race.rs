@@ -7,22 +7,27 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bequest::Context;
+use bequest_redis::Client;
+use bequest_test::servers::{Postgres, Redis};
 use ring::rand::SystemRandom;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use super::stores::{Distant, NaiveCache, fresh};
-use super::{Failure, Progress, Scratch, Verdict};
+use super::stores::{Distant, Forgetful, NaiveCache, fresh};
+use super::{Failure, Progress, Scratch, Verdict, say};
 use crate::domain::session::SessionHash;
 use crate::session::Sessions;
 use crate::session::cache::SessionCache;
 use crate::session::cache::memory::MemoryCache;
+use crate::session::cache::redis::RedisCache;
 use crate::session::database::SessionDatabase;
 use crate::session::id::SessionId;
+use crate::session::postgres::PostgresSessions;
 use crate::session::sessions::Lifetime;
-use crate::session::sqlite::SqliteSessions;
+use crate::store::settings::SecretUrl;
 
 const SCENE: &str = "8 readers race one logout, 2 nodes";
+const ON_SERVERS: &str = "the same, PostgreSQL and Redis, 2 nodes";
 const READERS: usize = 8;
 /// Reads of each reader after the logout.
 const PROBES: usize = 6;
@@ -35,12 +40,53 @@ pub(crate) const LIFETIME: Lifetime = Lifetime {
 
 pub(super) async fn scene(ctx: &Context, rounds: usize) -> Result<Verdict, Failure> {
     let progress = Progress::new(SCENE, 2 * rounds);
-    let ours = Distant::new(MemoryCache::new(TTL, 1000));
-    let ours = play(ctx, rounds, Arc::new(ours), |done| progress.at(done)).await?;
-    let naive = Distant::new(NaiveCache::new(TTL));
-    let naive = play(ctx, rounds, Arc::new(naive), |done| progress.at(rounds + done)).await?;
-    Ok(Verdict {
-        scene: SCENE,
+    let ours: Arc<dyn SessionCache> = Arc::new(Distant::new(MemoryCache::new(TTL, 1000)));
+    let ours = embedded(ctx, rounds, ours, |done| progress.at(done)).await?;
+    let naive: Arc<dyn SessionCache> = Arc::new(Distant::new(NaiveCache::new(TTL)));
+    let naive = embedded(ctx, rounds, naive, |done| progress.at(rounds + done)).await?;
+    Ok(verdict(SCENE, &ours, &naive))
+}
+
+/// The same on PostgreSQL and Redis, each node with connections of its own.
+pub(super) async fn on_servers(ctx: &Context, rounds: usize) -> Result<Option<Verdict>, Failure> {
+    let starting = tokio::task::spawn_blocking(|| (Postgres::start(), Redis::start()));
+    let (postgres, redis) = match starting.await? {
+        (Ok(postgres), Ok(redis)) => (postgres, redis),
+        (Err(error), _) | (_, Err(error)) if error.is_not_installed() => {
+            say(&format!("{ON_SERVERS:<44} left out: {error}\n"));
+            return Ok(None);
+        }
+        (Err(error), _) | (_, Err(error)) => return Err(error.into()),
+    };
+    let progress = Progress::new(ON_SERVERS, 2 * rounds);
+    let url: SecretUrl = postgres.url().parse()?;
+    let database = PostgresSessions::open(ctx, &url).await?;
+    let shared = || {
+        let client = Client::open(redis.url())?;
+        Ok::<_, Failure>((RedisCache::new(client.clone(), "torture", TTL), client))
+    };
+    let mut counted = Vec::new();
+    for is_naive in [false, true] {
+        let mut nodes = Vec::new();
+        for _ in 0..2 {
+            let (cache, client) = shared()?;
+            let cache: Arc<dyn SessionCache> = match is_naive {
+                false => Arc::new(Distant::new(cache)),
+                true => Arc::new(Distant::new(Forgetful { cache, client })),
+            };
+            let store = PostgresSessions::open(ctx, &url).await?;
+            nodes.push(Sessions::open(ctx, Arc::new(store), cache, LIFETIME).await?);
+        }
+        let before = counted.len() * rounds;
+        counted.push(play(ctx, rounds, &nodes, &database, |done| progress.at(before + done)).await?);
+    }
+    database.close(ctx).await?;
+    Ok(Some(verdict(ON_SERVERS, &counted[0], &counted[1])))
+}
+
+fn verdict(scene: &'static str, ours: &Counted, naive: &Counted) -> Verdict {
+    Verdict {
+        scene,
         ours: format!("{} accepted after, of {}", ours.accepted, ours.probes),
         control: format!(
             "without tombstones {}, in {} rounds",
@@ -48,7 +94,7 @@ pub(super) async fn scene(ctx: &Context, rounds: usize) -> Result<Verdict, Failu
         ),
         holds: ours.accepted == 0 && ours.probes > 0,
         control_failed: naive.accepted > 0,
-    })
+    }
 }
 
 /// What was counted.
@@ -62,11 +108,11 @@ struct Counted {
     rounds: u64,
 }
 
-async fn play(
+async fn embedded(
     ctx: &Context,
     rounds: usize,
     cache: Arc<dyn SessionCache>,
-    mut progress: impl FnMut(usize),
+    progress: impl FnMut(usize),
 ) -> Result<Counted, Failure> {
     let scratch = Scratch::new()?;
     let database = scratch.database(ctx).await?;
@@ -75,19 +121,30 @@ async fn play(
         let store = Arc::new(database.clone());
         nodes.push(Sessions::open(ctx, store, Arc::clone(&cache), LIFETIME).await?);
     }
+    let counted = play(ctx, rounds, &nodes, &database, progress).await?;
+    database.close(ctx).await?;
+    Ok(counted)
+}
+
+async fn play(
+    ctx: &Context,
+    rounds: usize,
+    nodes: &[Arc<Sessions>],
+    database: &dyn SessionDatabase,
+    mut progress: impl FnMut(usize),
+) -> Result<Counted, Failure> {
     let (random, mut counted) = (SystemRandom::new(), Counted::default());
     for done in 0..rounds {
         let id = SessionId::generate(&random)?;
-        let (probes, accepted) = round(ctx, &nodes, &database, &id).await?;
+        let (probes, accepted) = round(ctx, nodes, database, &id).await?;
         counted.probes += probes;
         counted.accepted += accepted;
         counted.rounds += u64::from(accepted > 0);
         progress(done + 1);
     }
-    for node in &nodes {
+    for node in nodes {
         node.drain().await;
     }
-    database.close(ctx).await?;
     Ok(counted)
 }
 
@@ -107,7 +164,7 @@ struct Race {
 async fn round(
     ctx: &Context,
     nodes: &[Arc<Sessions>],
-    database: &SqliteSessions,
+    database: &dyn SessionDatabase,
     id: &SessionId,
 ) -> Result<(u64, u64), Failure> {
     database.begin(ctx, fresh(id, ctx.wall()), None).await?;

@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use bequest::Context;
+use bequest_redis::Client;
 
 use crate::domain::session::{Gender, Session, SessionHash, User};
 use crate::session::budget::StepError;
+use crate::session::cache::redis::RedisCache;
 use crate::session::cache::{Cached, Filled, SessionCache};
 use crate::session::database::Answer;
 use crate::session::id::SessionId;
@@ -120,6 +122,34 @@ impl SessionCache for NaiveCache {
         Box::pin(async move {
             self.entries().remove(&ended.id);
             Ok(())
+        })
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+}
+
+/// The naive cache in Redis: what is ended is deleted, and nothing remembers it.
+#[derive(Debug)]
+pub(crate) struct Forgetful {
+    pub(crate) cache: RedisCache,
+    pub(crate) client: Client,
+}
+
+impl SessionCache for Forgetful {
+    fn get<'a>(&'a self, ctx: &'a Context, id: SessionHash) -> Answer<'a, Cached> {
+        self.cache.get(ctx, id)
+    }
+
+    fn fill<'a>(&'a self, ctx: &'a Context, record: Arc<Record>) -> Answer<'a, Filled> {
+        self.cache.fill(ctx, record)
+    }
+
+    fn bury<'a>(&'a self, ctx: &'a Context, ended: Ended) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let deleted = self.client.del(ctx, self.cache.key(ended.id)).await;
+            deleted.map(drop).map_err(|error| StepError::failed(STEP, error))
         })
     }
 

@@ -1,10 +1,20 @@
-//! `bequest torture stores`, at a scale at which a test can wait for it: every promise holds, and every control fails.
+//! The service on PostgreSQL and Redis: the tests of sessions once more, and what only servers can show, two nodes among it.
 //!
-//! The binary starts servers of its own. Where they are not installed, it says so, and the test is left out, unless
-//! `BEQUEST_REQUIRE_SERVERS` is `1`.
+//! Where a server is not installed, that is said in a line, and the tests of sessions run on the embedded parts once more;
+//! those that are about servers end at once. With `BEQUEST_REQUIRE_SERVERS=1` nothing is left out.
 
-mod given;
-mod scenes;
+#[path = "../sessions/killed.rs"]
+mod killed;
+#[path = "../sessions/logged.rs"]
+mod logged;
+#[path = "../sessions/login.rs"]
+mod login;
+#[path = "../sessions/mine.rs"]
+mod mine;
+mod nodes;
+mod restart;
+mod routes;
+mod servers;
 
 #[allow(
     dead_code,
@@ -13,57 +23,75 @@ mod scenes;
 #[path = "../service/support/mod.rs"]
 mod support;
 
-use std::env;
-use std::io::{self, Write};
-use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
-use support::instance::{Folder, command};
+use servers::Stores;
+use support::client::{self, Answer};
+use support::instance::{Instance, command};
 
-/// `bequest torture stores`, and the file it writes its numbers to.
-struct Torture {
-    command: Command,
-    folder: Folder,
+/// The binary under test.
+const BINARY: &str = env!("CARGO_BIN_EXE_bequest");
+
+/// Under which a session's id is sent.
+const SESSION: &str = "x-myapp-session";
+
+/// The stores of each service that was started, by its data folder.
+static STORES: Mutex<Option<HashMap<PathBuf, Stores>>> = Mutex::new(None);
+
+/// A service on a database of its own.
+fn service(flags: &[&str]) -> Instance {
+    let Some(stores) = Stores::new() else {
+        return Instance::start(BINARY, flags);
+    };
+    let service = Instance::start(BINARY, &[&stores.flags()[..], flags].concat());
+    let mut known = STORES.lock().unwrap_or_else(PoisonError::into_inner);
+    known.get_or_insert_default().insert(service.data(), stores);
+    service
 }
 
-impl Torture {
-    fn of(scene: &str, scale: &str) -> Torture {
-        let folder = Folder::new();
-        let mut command = command(env!("CARGO_BIN_EXE_bequest").as_ref());
-        command.args(["torture", "stores", "--scene", scene, "--scale", scale, "--json"]);
-        command.arg(folder.path().join("figures.json"));
-        Torture { command, folder }
+/// A service on the data of another, which has ended.
+fn service_on(data: &Path) -> Instance {
+    let mut command = command(BINARY.as_ref());
+    command
+        .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"])
+        .arg(data);
+    let known = STORES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(stores) = known.as_ref().and_then(|known| known.get(data)) {
+        command.args(stores.flags());
     }
+    drop(known);
+    Instance::of(command)
+}
 
-    fn file(&self) -> PathBuf {
-        self.folder.path().join("figures.json")
-    }
+/// A request with these headers.
+fn ask(service: &Instance, method: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
+    client::ask(service.public, method, target, headers)
+}
 
-    /// What was written, as JSON.
-    fn written(&self) -> Value {
-        let text = std::fs::read_to_string(self.file()).expect("the figures are written");
-        serde_json::from_str(&text).expect("they are JSON")
-    }
+/// A token of the embedded authentication server.
+fn token(service: &Instance, user: &str) -> String {
+    let answer = ask(service, "POST", &format!("/token?user={user}"), &[]);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.body.trim().to_string()
+}
 
-    /// Lets it play to its end. `None` where a server is not installed and may be left out.
-    fn play(&mut self) -> Option<(Output, Value)> {
-        let output = self.command.output().expect("the binary runs");
-        let errors = String::from_utf8_lossy(&output.stderr);
-        if errors.contains("is not installed") {
-            assert!(errors.contains("apt-get install"), "it says what to do: {errors}");
-            let required = env::var_os("BEQUEST_REQUIRE_SERVERS").is_some_and(|value| value == "1");
-            assert!(!required, "{errors}");
-            // Not `eprintln!`: the harness would swallow it, and nobody would know what was left out.
-            let _ = writeln!(io::stderr(), "left out: {errors}");
-            return None;
-        }
-        assert!(
-            output.status.success(),
-            "{}{errors}",
-            String::from_utf8_lossy(&output.stdout)
-        );
-        let written = self.written();
-        Some((output, written))
-    }
+/// Signs in; the new session as the service tells of it.
+fn sign_in(service: &Instance, user: &str) -> Value {
+    let bearer = format!("Bearer {}", token(service, user));
+    let answer = ask(service, "POST", "/sessions", &[("authorization", &bearer)]);
+    assert_eq!(answer.status, 201, "{}", answer.body);
+    answer.json()["Result"].clone()
+}
+
+/// The id of a new session.
+fn session(service: &Instance, user: &str) -> String {
+    sign_in(service, user)["id"].as_str().expect("an id").to_string()
+}
+
+/// The status of `GET /me` with this id.
+fn me(service: &Instance, id: &str) -> u16 {
+    ask(service, "GET", "/me", &[(SESSION, id)]).status
 }

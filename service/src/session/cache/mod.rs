@@ -1,6 +1,7 @@
 //! The session cache: what reads are answered from.
 //!
-//! Here is what any cache has to offer; [`memory`] is the one in this process. A cache may lose any entry at any time; it
+//! Here is what any cache has to offer; [`memory`] is the one in this process, [`redis`]
+//! the one for several nodes. A cache may lose any entry at any time; it
 //! may be slow or away; it may be shared by several nodes.
 //!
 //! # Invariants, which every implementation keeps
@@ -14,6 +15,7 @@
 //! there to meet them; so it has to outlive the longest way from that read to that fill.
 
 pub(crate) mod memory;
+pub(crate) mod redis;
 
 use std::fmt::Debug;
 use std::sync::Arc;

@@ -60,16 +60,21 @@ impl Instance {
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"]);
         command.arg(folder.path().join("data")).args(flags);
         command.env("BEQUEST_ACCESS_FORMAT", "extended");
-        Instance::wait(command, folder)
+        Instance::wait(command, folder, Stdio::null())
+    }
+
+    /// As [`of`](Instance::of), with this as its standard input.
+    pub(crate) fn inheriting(command: Command, input: Stdio) -> Instance {
+        Instance::wait(command, Folder::new(), input)
     }
 
     /// Starts a command that says by itself where to listen and where its data goes.
     pub(crate) fn of(command: Command) -> Instance {
-        Instance::wait(command, Folder::new())
+        Instance::wait(command, Folder::new(), Stdio::null())
     }
 
-    fn wait(command: Command, folder: Folder) -> Instance {
-        let (child, output, log) = spawn(command);
+    fn wait(command: Command, folder: Folder, input: Stdio) -> Instance {
+        let (child, output, log) = spawn(command, input);
         let mut instance = Instance {
             child,
             public: SocketAddr::from(([0; 4], 0)),
@@ -269,11 +274,8 @@ impl Lines {
     }
 }
 
-fn spawn(mut command: Command) -> (Child, Lines, Lines) {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+fn spawn(mut command: Command, input: Stdio) -> (Child, Lines, Lines) {
+    command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the binary starts");
     let output = Lines::of(child.stdout.take().expect("piped"));
     let log = Lines::of(child.stderr.take().expect("piped"));

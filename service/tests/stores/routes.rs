@@ -1,0 +1,212 @@
+//! The other routes on servers: what is stored, reported and worked on.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::servers::Stores;
+use crate::support::client::{Client, ask};
+use crate::support::instance::{Folder, Instance, command};
+use crate::support::until;
+use crate::{BINARY, session};
+
+fn service(stores: &Stores, flags: &[&str]) -> Instance {
+    Instance::start(BINARY, &[&stores.flags()[..], flags].concat())
+}
+
+#[test]
+fn a_fetch_is_written_and_one_whose_client_left_is_not() {
+    let Some(stores) = Stores::new() else { return };
+    let service = service(&stores, &[]);
+    assert_eq!(service.get("/store?key=whole&ms=20").body, "whole:ab\n");
+    let last = service.get("/store/last").json();
+    assert_eq!(
+        (&last["state"], &last["key_in_store"]),
+        (&"written".into(), &true.into())
+    );
+
+    drop(Client::begin(service.public, "/store?key=left&ms=60000"));
+    service.until_json("/store/last", |last| {
+        last["key"] == "left" && last["state"] == "stopped"
+    });
+    let keys = stores.query("SELECT key FROM bequest.answers ORDER BY key", &[]);
+    assert_eq!(keys.len(), 1, "nothing was written for who left");
+    assert_eq!(keys[0].get::<_, String>(0), "whole");
+}
+
+#[test]
+fn a_report_is_made_by_the_server_and_the_last_one_is_shared() {
+    let Some(stores) = Stores::new() else { return };
+    let (one, other) = (service(&stores, &[]), service(&stores, &[]));
+    let first = one.get("/report?ms=20").json();
+    assert!(
+        first["report"].as_str().unwrap().contains("entries, balance"),
+        "{first}"
+    );
+    let second = other.get("/report?ms=20").json();
+    assert_eq!(
+        second["last_report"], first["report"],
+        "from the other node, by the cache"
+    );
+}
+
+/// How many statements of this database the server is working on, other than the question itself.
+fn active(stores: &Stores) -> i64 {
+    let sql = "SELECT count(*) FROM pg_stat_activity
+               WHERE datname = current_database() AND state = 'active' AND pid <> pg_backend_pid()";
+    stores.query(sql, &[])[0].get(0)
+}
+
+#[test]
+fn fifty_reports_die_with_their_clients() {
+    let Some(stores) = Stores::new() else { return };
+    let service = service(&stores, &[]);
+    let begin = || -> Vec<Client> {
+        let begin = |_| Client::begin(service.public, "/report?ms=60000&timeout=20s");
+        (0..50).map(begin).collect()
+    };
+    let clients = begin();
+    // The pool has ten places; the others wait for one.
+    until("ten reports at work", || (active(&stores) == 10).then_some(()));
+    let left = Instant::now();
+    drop(clients);
+    until("nothing at work", || (active(&stores) == 0).then_some(()));
+    eprintln!(
+        "nothing was at work {:?} after the last of 50 clients had left",
+        left.elapsed()
+    );
+    service.until_metric("bequest_statements_running", 0);
+    assert!(
+        service.get("/report/last").json()["interrupted"]
+            .as_u64()
+            .unwrap()
+            >= 10
+    );
+
+    // The control: the same statement, of which nobody says that it is not wanted any more.
+    let naive = naive_report(&stores.database);
+    until("the naive report at work", || {
+        (active(&stores) == 1).then_some(())
+    });
+    naive.give_up();
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(active(&stores), 1, "its client left long ago");
+}
+
+/// A client of the driver alone that asks for a long report.
+struct Naive {
+    _runtime: tokio::runtime::Runtime,
+    request: tokio::task::JoinHandle<()>,
+    /// As a pool would, it keeps the connection.
+    _client: std::sync::Arc<bequest_postgres::tokio_postgres::Client>,
+}
+
+fn naive_report(url: &str) -> Naive {
+    use bequest_postgres::tokio_postgres::{NoTls, connect};
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (client, connection) = runtime.block_on(connect(url, NoTls)).unwrap();
+    runtime.spawn(connection);
+    let client = std::sync::Arc::new(client);
+    let asking = std::sync::Arc::clone(&client);
+    let request = runtime.spawn(async move {
+        let answer = asking
+            .query("SELECT * FROM bequest.ledger(interval '20 seconds')", &[])
+            .await;
+        drop(answer);
+    });
+    Naive {
+        _runtime: runtime,
+        request,
+        _client: client,
+    }
+}
+
+impl Naive {
+    /// The future is dropped, and nothing else happens.
+    fn give_up(&self) {
+        self.request.abort();
+    }
+}
+
+#[test]
+fn jobs_are_kept_and_those_of_a_killed_node_are_interrupted() {
+    let Some(stores) = Stores::new() else { return };
+    let (mut killed, stays) = (service(&stores, &[]), service(&stores, &[]));
+    let begin = |service: &Instance| {
+        let begun = ask(service.public, "POST", "/jobs", &[]);
+        assert_eq!(begun.status, 202, "{}", begun.body);
+        begun.json()["Result"]["job"].as_i64().unwrap()
+    };
+    let (lost, kept) = (begin(&killed), begin(&stays));
+    killed.signal("KILL");
+    killed.ended();
+    let state = |service: &Instance, job| service.get(&format!("/jobs/{job}")).json()["state"].clone();
+
+    // The server lets go of a node's lock when it sees the end of its connection.
+    let mut third = None;
+    until("the job of the killed node is interrupted", || {
+        let node = service(&stores, &[]);
+        let is_seen = state(&node, lost) == "interrupted";
+        third = Some(node);
+        is_seen.then_some(())
+    });
+    let third = third.unwrap();
+    assert_eq!(state(&third, kept), "running", "its node is alive");
+    let cancelled = ask(
+        stays.public,
+        "DELETE",
+        &format!("/jobs/{kept}?reason=enough"),
+        &[],
+    );
+    assert_eq!(cancelled.status, 200, "{}", cancelled.body);
+    assert_eq!(state(&third, kept), "cancelled", "and every node knows");
+}
+
+#[test]
+fn a_password_is_neither_printed_nor_logged() {
+    let Some(stores) = Stores::new() else { return };
+    // The server trusts everybody, so any password does.
+    let database = stores.database.replace("postgres@", "postgres:s3cret@");
+    let mut service = Instance::start(BINARY, &["--database", &database, "--cache", &stores.cache]);
+    session(&service, "ann");
+    service.signal("TERM");
+    assert!(service.ended().success());
+    let logged = service.logged();
+    assert!(
+        !logged.contains("s3cret") && logged.contains("/service_"),
+        "{logged}"
+    );
+
+    let nowhere = "postgres://ann:s3cret@127.0.0.1:9/shop";
+    let cases: [(&str, &[&str]); 4] = [
+        ("nobody there", &["--database", nowhere]),
+        (
+            "no such scheme",
+            &["--database", "mysql://ann:s3cret@127.0.0.1/shop"],
+        ),
+        ("no URL", &["--cache", "s3cret"]),
+        ("no cache there", &["--cache", "redis://:s3cret@127.0.0.1:9"]),
+    ];
+    for (what, flags) in cases {
+        let folder = Folder::new();
+        let mut command = command(BINARY.as_ref());
+        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"]);
+        command.arg(folder.path().join("data")).args(flags);
+        let output = command.output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(!output.status.success(), "{what}: {said}");
+        assert!(
+            said.contains(flags[0]) || said.contains("127.0.0.1:9"),
+            "{what}: {said}"
+        );
+        assert!(!said.contains("s3cret"), "{what}: {said}");
+    }
+
+    let mut command = command(BINARY.as_ref());
+    command.env("BEQUEST_DATABASE", nowhere).arg("--help");
+    let help = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    assert!(
+        help.contains("BEQUEST_DATABASE") && !help.contains("s3cret"),
+        "{help}"
+    );
+}
