@@ -230,6 +230,9 @@ impl Builder {
     /// accepting, closes idle connections and lets requests go on for [`Limits::drain`]; then it ends their contexts with
     /// [`Reason::Shutdown`](bequest::Reason::Shutdown), gives them [`Limits::drain_grace`], and drops what is left.
     ///
+    /// A connection that was accepted less than a second ago and has sent nothing yet is no idle one: its request may be on
+    /// its way, and is answered if it comes within that second.
+    ///
     /// A `ctx` that has ended already is a server that accepts nothing.
     ///
     /// # Cancel safety

@@ -39,6 +39,10 @@ use super::transport::Transport;
 use super::upgrade::{self, Upgrade};
 use super::wire::{self, Protocol, Wire};
 
+/// A client that was accepted is not closed for its silence before this long when the drain begins: its request may be on
+/// its way.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// The most that HTTP/1 buffers of what a client sent, and so the largest header.
 const HTTP1_BUFFER: usize = 64 * 1024;
 
@@ -402,26 +406,42 @@ impl Connection {
     /// Waits for the first bytes and finds out the protocol, within the limits. What is idle here ends with the drain.
     async fn greet(&self, transport: &mut Transport, store: &mut BytesMut) -> Result<Protocol, Reason> {
         let limits = &self.server.limits;
-        let draining = &self.server.draining;
-        let first = draining
-            .timeout(limits.first_byte, wire::first_bytes(transport, store))
-            .await;
-        match first {
-            Ok(Ok(true)) => {}
-            Ok(Ok(false)) => return Err(self.gone(PeerState::Closed)),
-            Ok(Err(error)) => return Err(self.gone(PeerState::of_error(&error))),
-            Err(_) if draining.is_done() => return Err(Reason::Shutdown),
-            Err(_) => return Err(Reason::Limit("first byte")),
+        let accepted = self.server.stopwatch.now();
+        let first = wire::first_bytes(transport, store);
+        match self
+            .hear(accepted, limits.first_byte, "first byte", first)
+            .await?
+        {
+            Ok(true) => {}
+            Ok(false) => return Err(self.gone(PeerState::Closed)),
+            Err(error) => return Err(self.gone(PeerState::of_error(&error))),
         }
         self.saw_bytes(true);
-        match draining
-            .timeout(limits.header, wire::protocol(transport, store))
-            .await
-        {
-            Ok(Ok(protocol)) => Ok(protocol),
-            Ok(Err(error)) => Err(self.gone(PeerState::of_error(&error))),
-            Err(_) if draining.is_done() => Err(Reason::Shutdown),
-            Err(_) => Err(Reason::Limit("header")),
+        let protocol = wire::protocol(transport, store);
+        let protocol = self.hear(accepted, limits.header, "header", protocol).await?;
+        protocol.map_err(|error| self.gone(PeerState::of_error(&error)))
+    }
+
+    /// Waits for what a client sends first, within a limit of this name. Once the drain has begun, it is waited for as long
+    /// as the client may not have had the time to send it: it was accepted, so it is to be answered.
+    async fn hear<T>(
+        &self,
+        accepted: Duration,
+        limit: Duration,
+        name: &'static str,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Reason> {
+        let draining = &self.server.draining;
+        let mut work = pin!(work);
+        match draining.timeout(limit, work.as_mut()).await {
+            Ok(heard) => Ok(heard),
+            Err(_) if draining.is_done() => {
+                let age = self.server.stopwatch.now().saturating_sub(accepted);
+                let rest = FRESH.min(limit).saturating_sub(age);
+                let heard = self.server.clock.timeout(rest, work).await;
+                heard.map_err(|_| Reason::Shutdown)
+            }
+            Err(_) => Err(Reason::Limit(name)),
         }
     }
 

@@ -12,6 +12,8 @@ use tokio::sync::mpsc;
 use super::common::{Http1, Http2, RawHttp2, TestClock, TestServer, full, guard, probe, until};
 
 const STEP: Duration = Duration::from_millis(500);
+/// How long a client may be silent, when the drain begins, before it counts as idle.
+const FRESH: Duration = Duration::from_secs(1);
 
 #[tokio::test]
 async fn idle_connections_of_both_protocols_delay_nothing() {
@@ -31,11 +33,37 @@ async fn idle_connections_of_both_protocols_delay_nothing() {
         server.statistics.snapshot().connections == 3
     })
     .await;
-    // The clock stands still: no drain, no grace, only the closing itself.
+    // Long enough for the silent one to have asked for something.
+    clock.advance(FRESH);
+    // From here on the clock stands still: no drain, no grace, only the closing itself.
     let summary = server.stop().await;
-    assert_eq!(clock.elapsed(), Duration::ZERO);
+    assert_eq!(clock.elapsed(), FRESH);
     assert_eq!(summary.end.reason(), Reason::Shutdown);
     assert_eq!((summary.statistics.served, summary.unfinished), (2, 0));
+}
+
+#[tokio::test]
+async fn a_request_that_is_on_its_way_when_the_drain_begins_is_answered() {
+    let clock = TestClock::new();
+    let (service, mut arrivals) = probe();
+    let server = TestServer::with(Server::builder(), clock.context(), service).await;
+    let (mut asks, mut begins) = (
+        Http1::connect(server.addr).await,
+        Http1::connect(server.addr).await,
+    );
+    until("two connections", || {
+        server.statistics.snapshot().connections == 2
+    })
+    .await;
+    server.process.cancel();
+    asks.request("GET", "/").await;
+    arrivals.next().await.answer(full("in time"));
+    assert_eq!(asks.answer().await.body, "in time");
+    // Who has sent but a letter of it by then is not waited for any longer.
+    begins.send("G").await;
+    clock.advance(FRESH);
+    let summary = server.ended().await;
+    assert_eq!((summary.unfinished, summary.statistics.served), (0, 1));
 }
 
 #[tokio::test]
