@@ -76,7 +76,10 @@ impl fmt::Display for SecretUrl {
         let shown = self.0.parse::<Uri>().ok().and_then(|uri| {
             let scheme = uri.scheme_str()?.to_string();
             let authority = uri.authority()?;
-            let place = authority.as_str().rsplit('@').next()?;
+            // A password with a slash or a hash in it, not encoded, ends the authority too early.
+            let signs = |text: &str| text.matches('@').count();
+            let is_whole = signs(authority.as_str()) == signs(&self.0);
+            let place = authority.as_str().rsplit('@').next().filter(|_| is_whole)?;
             Some(format!("{scheme}://{place}{}", uri.path()))
         });
         // What is no URI for us may still be one for its driver: several hosts, a socket's folder.
