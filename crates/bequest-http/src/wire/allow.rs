@@ -78,7 +78,7 @@ impl Allow {
     }
 
     /// `ctx` with what the `baggage` of a request may give it. A value that its codec refuses is left out; of several
-    /// with one key, the last one holds.
+    /// with one key, the last one that is not refused holds.
     pub fn read(&self, headers: &HeaderMap, mut ctx: Context) -> Context {
         if self.entries.is_empty() || !headers.contains_key(BAGGAGE) {
             return ctx;
@@ -87,16 +87,22 @@ impl Allow {
         let reading = Baggage::read(lines, |name| self.entry(name).is_some());
         let mut untouched = Baggage::default();
         for member in reading.baggage.members() {
-            match self.entry(member.key()).map(|entry| &entry.receive) {
-                Some(Some(receive)) => {
-                    if let Some(received) = receive(&ctx, &member.value()) {
-                        ctx = received;
-                    }
-                }
-                Some(None) => {
-                    untouched.push(member.clone());
-                }
-                None => {}
+            if self
+                .entry(member.key())
+                .is_some_and(|entry| entry.receive.is_none())
+            {
+                untouched.push(member.clone());
+            }
+        }
+        for entry in &self.entries {
+            let Some(receive) = &entry.receive else {
+                continue;
+            };
+            // From the last to the first, so that no more than one is put into a context, however many there are.
+            let members = reading.baggage.members().iter().rev();
+            let mut of_key = members.filter(|member| member.key() == entry.name);
+            if let Some(received) = of_key.find_map(|member| receive(&ctx, &member.value())) {
+                ctx = received;
             }
         }
         match untouched.members() {

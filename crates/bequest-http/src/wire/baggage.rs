@@ -148,12 +148,15 @@ impl Member {
 
     fn parse(text: &[u8], wanted: &mut impl FnMut(&str) -> bool) -> Option<Member> {
         let equals = text.iter().position(|byte| *byte == b'=')?;
-        let (key, raw) = (trim(&text[..equals]), trim(&text[equals + 1..]));
+        let key = trim(&text[..equals]);
+        // Asked for before the rest is looked at: what nobody wants costs no more than its key.
+        let key = std::str::from_utf8(key)
+            .ok()
+            .filter(|key| is_token(key.as_bytes()) && wanted(key))?;
+        let raw = trim(&text[equals + 1..]);
         let mut parts = raw.split(|byte| *byte == b';');
-        let value = trim(parts.next()?);
-        let is_well_formed = is_token(key) && is_value(value) && parts.all(is_property);
-        let key = std::str::from_utf8(key).ok().filter(|_| is_well_formed)?;
-        let raw = std::str::from_utf8(raw).ok().filter(|_| wanted(key))?;
+        let is_well_formed = is_value(trim(parts.next()?)) && parts.all(is_property);
+        let raw = std::str::from_utf8(raw).ok().filter(|_| is_well_formed)?;
         Some(Member {
             key: key.to_owned(),
             raw: raw.to_owned(),
@@ -204,9 +207,33 @@ fn is_property(text: &[u8]) -> bool {
     }
 }
 
+/// Which bytes a token may have (RFC 9110 §5.6.2), and which a value: a look-up for each, as strangers choose how many.
+const TOKEN: [bool; 256] = table(b"!#$%&'*+-.^_`|~", b"");
+const VALUE: [bool; 256] = table(b"!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", b"\",;\\");
+
+/// Letters, digits and `others`, without `not`.
+const fn table(others: &[u8], not: &[u8]) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    at = 0;
+    while at < not.len() {
+        table[not[at] as usize] = false;
+        at += 1;
+    }
+    table
+}
+
 fn is_token(text: &[u8]) -> bool {
-    let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    !text.is_empty() && text.iter().all(fits)
+    !text.is_empty() && text.iter().all(|byte| TOKEN[usize::from(*byte)])
 }
 
 fn is_value(text: &[u8]) -> bool {
@@ -215,7 +242,7 @@ fn is_value(text: &[u8]) -> bool {
 
 /// Printable, and none of blank, `"`, `,`, `;`, `\`.
 fn is_value_byte(byte: u8) -> bool {
-    byte.is_ascii_graphic() && !b"\",;\\".contains(&byte)
+    VALUE[usize::from(byte)]
 }
 
 fn trim(text: &[u8]) -> &[u8] {
@@ -242,21 +269,37 @@ fn decode(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return Cow::Borrowed(text);
     }
-    let digit = |at: usize| char::from(*text.as_bytes().get(at)?).to_digit(16);
+    let text = text.as_bytes();
     let mut bytes = Vec::with_capacity(text.len());
-    let mut at = 0;
-    while let Some(byte) = text.as_bytes().get(at) {
-        let code = (*byte == b'%').then(|| Some(digit(at + 1)? * 16 + digit(at + 2)?));
-        match code.flatten().and_then(|code| u8::try_from(code).ok()) {
-            Some(decoded) => {
-                bytes.push(decoded);
-                at += 3;
+    let mut rest = text;
+    while let Some((byte, after)) = rest.split_first() {
+        let decoded = match (byte, after) {
+            (b'%', [high, low, ..]) => digit(*high).zip(digit(*low)),
+            _ => None,
+        };
+        match decoded {
+            Some((high, low)) => {
+                bytes.push(high << 4 | low);
+                rest = &after[2..];
             }
             None => {
                 bytes.push(*byte);
-                at += 1;
+                rest = after;
             }
         }
     }
-    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
+    // Checked once; only what is no UTF-8 is copied.
+    Cow::Owned(match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+    })
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    }
 }
