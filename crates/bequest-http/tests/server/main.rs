@@ -28,4 +28,5 @@ mod stand_in;
 mod storm;
 #[cfg(feature = "tls")]
 mod tls;
+mod under_load;
 mod upgrade;

@@ -37,6 +37,16 @@ impl Http2 {
         self.begin(Method::GET, path, true).await
     }
 
+    /// Sends a whole request without a body; `None` if the connection takes no more.
+    pub(crate) async fn try_request(&self, path: &str) -> Option<Stream> {
+        let mut ready = self.send.clone().ready().await.ok()?;
+        let request = Request::get(format!("http://test{path}"))
+            .body(())
+            .expect("a request");
+        let (response, body) = ready.send_request(request, true).ok()?;
+        Some(Stream { response, body })
+    }
+
     /// Sends a request's header; its body follows, or not.
     pub(crate) async fn begin(&self, method: Method, path: &str, end: bool) -> Stream {
         let mut ready = guard("a free stream", self.send.clone().ready())
