@@ -101,6 +101,15 @@ impl<'p> List<'p> {
         list
     }
 
+    /// Everything below the parent has been marked, if this is its only list.
+    pub(super) fn settle_if_only(&mut self) {
+        if let ListLock::Own(own) = &mut self.lock {
+            if !own.has(SHARDED) {
+                own.bits |= SETTLED;
+            }
+        }
+    }
+
     #[inline]
     fn first(&self) -> &AtomicPtr<Node> {
         match &self.lock {

@@ -155,7 +155,9 @@ impl Walk {
                 Step::Again => behind = None,
                 Step::End if list + 1 < lists(node.state.load()) => (list, behind) = (list + 1, None),
                 Step::End => {
-                    node.state.lock().bits |= SETTLED;
+                    if node.state.load() & SETTLED == 0 {
+                        node.state.lock().bits |= SETTLED;
+                    }
                     if node == top {
                         return;
                     }
@@ -176,7 +178,7 @@ impl Walk {
     /// the batch is full.
     fn step(&mut self, node: Ptr, list: usize, behind: Option<Ptr>) -> Step {
         let end = end::of(node);
-        let list = List::lock(&node, list);
+        let mut list = List::lock(&node, list);
         let mut next = match behind {
             None => list.head(),
             Some(child) => {
@@ -186,7 +188,10 @@ impl Walk {
             }
         };
         for done in 1.. {
-            let Some(child) = next else { return Step::End };
+            let Some(child) = next else {
+                list.settle_if_only();
+                return Step::End;
+            };
             next = list.after(child);
             if let Some(target) = child.tether_target() {
                 if !self.mark_merged(target, end) {
