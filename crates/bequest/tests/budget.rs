@@ -1,7 +1,8 @@
 //! What contexts cost in memory, counted by the allocator: rows C48 and C49, and promise 3 at the size of millions.
 //!
 //! Allocations are counted for each thread, since the test runner allocates on its own; bytes for the whole process, so
-//! this is one test, beside which nothing else runs. The ceilings are the plain tree's; they may be lowered, not raised.
+//! this is one test, beside which nothing else runs. The ceilings may be lowered, not raised; freed nodes that a thread keeps
+//! for the next ones count as the allocations that they save.
 
 #![allow(unsafe_code)] // An allocator is `unsafe` by its trait; this one only counts and passes on.
 
@@ -120,25 +121,25 @@ fn c48_allocation_ceilings() {
     // The first child makes the parent's list.
     let _first = root.with_cancel();
     let rows: [(&str, usize, &dyn Fn()); 8] = [
-        ("with_value and look-up", 2, &|| {
+        ("with_value and look-up", 1, &|| {
             assert_eq!(root.context().with_value(&NUMBER, 1).value(&NUMBER), Some(&1));
         }),
-        ("with_cancel under the background", 1, &|| {
+        ("with_cancel under the background", 0, &|| {
             drop(Context::background().with_cancel())
         }),
-        ("with_cancel and drop", 3, &|| drop(root.with_cancel())),
-        ("with_cancel, cancel, wait", 7, &|| {
+        ("with_cancel and drop", 0, &|| drop(root.with_cancel())),
+        ("with_cancel, cancel, wait", 2, &|| {
             let scope = root.with_cancel();
             scope.cancel();
             drop(scope.wait());
         }),
-        ("with_timeout, never looked at", 3, &|| {
+        ("with_timeout, never looked at", 0, &|| {
             drop(root.with_timeout(HOUR))
         }),
-        ("with_timeout, looked at", 4, &|| {
+        ("with_timeout, looked at", 0, &|| {
             drop(root.with_timeout(HOUR).check())
         }),
-        ("with_timeout, passed, wait", 7, &|| {
+        ("with_timeout, passed, wait", 2, &|| {
             drop(root.with_timeout(Duration::ZERO).wait())
         }),
         ("after_func and stop", 1, &|| {
@@ -162,17 +163,17 @@ fn c49_heap_per_live_context() {
     let rows: [(&str, usize, usize); 5] = [
         (
             "with_cancel, no parent",
-            400,
+            56,
             bytes_each(count, || Context::background().with_cancel()),
         ),
-        ("with_cancel", 440, bytes_each(count, || parent.with_cancel())),
-        ("with_timeout, armed", 600, bytes_each(count, || armed(&parent))),
+        ("with_cancel", 56, bytes_each(count, || parent.with_cancel())),
+        ("with_timeout, armed", 88, bytes_each(count, || armed(&parent))),
         (
             "with_value",
-            200,
+            40,
             bytes_each(count, || parent.context().with_value(&NUMBER, 1)),
         ),
-        ("after_func", 100, bytes_each(count, || parent.after_func(|_| {}))),
+        ("after_func", 48, bytes_each(count, || parent.after_func(|_| {}))),
     ];
     for (what, ceiling, each) in rows {
         assert!(
