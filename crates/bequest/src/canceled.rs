@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+#[cfg(not(bequest_plain))]
 use std::mem::ManuallyDrop;
 use std::panic::Location;
 use std::ptr::NonNull;
@@ -176,6 +177,7 @@ impl Canceled {
     }
 
     /// The pointer, which counts for one.
+    #[cfg(not(bequest_plain))]
     pub(crate) fn into_raw(self) -> NonNull<Counted> {
         ManuallyDrop::new(self).0
     }
@@ -183,6 +185,7 @@ impl Canceled {
     /// # Safety
     ///
     /// `raw` counts for one, which this takes over.
+    #[cfg(not(bequest_plain))]
     pub(crate) unsafe fn from_raw(raw: NonNull<Counted>) -> Canceled {
         Canceled(raw)
     }
@@ -226,6 +229,7 @@ impl Canceled {
     }
 }
 
+#[cfg(not(bequest_plain))]
 impl Counted {
     pub(crate) fn end(&self) -> &End {
         &self.end
@@ -334,6 +338,7 @@ impl ScopeId {
         ScopeId(LAST.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
+    #[cfg(not(bequest_plain))]
     /// The scope of this number, or of a new one if it has none yet, which is nought.
     pub(crate) fn known_or_next(number: u64) -> ScopeId {
         if number == 0 {

@@ -219,7 +219,9 @@ impl NodeRef {
     pub(crate) fn give_up(&self) {
         let ptr = self.ptr();
         let bits = ptr.state.load();
-        let ends_with_another = parents(ptr).iter().any(|parent| parent.state.load() & ROOT == 0);
+        let ends_with_another = parents(ptr)
+            .iter()
+            .any(|parent| parent.state.load() & (ROOT | ENDLESS) == 0);
         if bits & (OWNS | DONE) != 0 || ends_with_another {
             return;
         }

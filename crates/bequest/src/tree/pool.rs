@@ -1,33 +1,31 @@
 //! Memory for nodes: a short list of freed ones for each thread, above the allocator.
 //!
 //! Making and freeing is most of what a short-lived context costs; a list that one thread has to itself makes it two
-//! loads and two stores. A list holds at most [`KEPT`] pieces and gives the rest back, and all of them when its thread
+//! loads and two stores. A list holds at most 64 pieces of a size and gives the rest back, and all of them when its thread
 //! ends. Under the model checker, miri and the sanitizers, or with `--cfg bequest_no_pool`, there are no lists, so that
 //! those tools see each piece being made and freed.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
-use std::cell::Cell;
-use std::ptr::{self, NonNull};
-
-use super::layout::{Heir, Node, Timed};
-use super::record::Record;
+use std::ptr::NonNull;
 
 /// How many pieces of one size a thread keeps.
+#[cfg(not(any(loom, miri, bequest_no_pool)))]
 const KEPT: usize = 64;
 
 /// The sizes that are kept: a plain node, an heir, a timed node, a waiter.
+#[cfg(not(any(loom, miri, bequest_no_pool)))]
 const SIZES: usize = 4;
 
 /// A type whose pieces are kept.
 pub(super) trait Pooled: Sized {
-    /// Which of the [`SIZES`] lists is its own; no two types of different layout share one.
+    /// Which of a thread's lists is its own; no two types of different layout share one.
     const LIST: usize;
 }
 
 /// Memory that holds `value`.
 #[inline]
 pub(super) fn make<T: Pooled>(value: T) -> NonNull<T> {
-    let piece = take(T::LIST).map_or_else(fresh::<T>, NonNull::cast);
+    let piece = lists::take(T::LIST).map_or_else(fresh::<T>, NonNull::cast);
     // SAFETY: the piece is as large and as aligned as a `T`, since it came from the allocator by that layout, and
     // nobody else has it.
     unsafe { piece.write(value) };
@@ -41,7 +39,7 @@ pub(super) fn make<T: Pooled>(value: T) -> NonNull<T> {
 /// `piece` came from [`make`] for the same type, and nobody uses it any more.
 #[inline]
 pub(super) unsafe fn free<T: Pooled>(piece: NonNull<T>) {
-    if !keep(T::LIST, piece.cast()) {
+    if !lists::keep(T::LIST, piece.cast()) {
         // SAFETY: it came from `fresh` by this layout.
         unsafe { dealloc(piece.as_ptr().cast(), Layout::new::<T>()) };
     }
@@ -55,94 +53,102 @@ fn fresh<T>() -> NonNull<T> {
     NonNull::new(piece.cast()).unwrap_or_else(|| handle_alloc_error(layout))
 }
 
-/// A freed piece, which is where the pointer to the next is.
-#[cfg_attr(
-    any(loom, miri, bequest_no_pool),
-    expect(dead_code, reason = "there are no lists then")
-)]
-struct Piece {
-    next: *mut Piece,
-}
-
-/// One thread's pieces.
-struct Lists {
-    first: [Cell<*mut Piece>; SIZES],
-    length: [Cell<usize>; SIZES],
-}
-
+/// The lists of this thread.
 #[cfg(not(any(loom, miri, bequest_no_pool)))]
-thread_local! {
-    static LISTS: Lists = const {
-        Lists {
-            first: [const { Cell::new(ptr::null_mut()) }; SIZES],
-            length: [const { Cell::new(0) }; SIZES],
-        }
-    };
-}
+mod lists {
+    use std::alloc::{Layout, dealloc};
+    use std::cell::Cell;
+    use std::ptr::{self, NonNull};
 
-#[cfg(not(any(loom, miri, bequest_no_pool)))]
-#[inline]
-fn take(list: usize) -> Option<NonNull<Piece>> {
-    // A thread that is ending has no lists any more.
-    LISTS.try_with(|lists| lists.take(list)).ok().flatten()
-}
+    use super::super::layout::{Heir, Node, Timed};
+    use super::super::record::Record;
+    use super::{KEPT, SIZES};
 
-#[cfg(not(any(loom, miri, bequest_no_pool)))]
-#[inline]
-fn keep(list: usize, piece: NonNull<Piece>) -> bool {
-    LISTS.try_with(|lists| lists.keep(list, piece)).unwrap_or(false)
-}
+    /// A freed piece, which is where the pointer to the next is.
+    pub(super) struct Piece {
+        next: *mut Piece,
+    }
 
-#[cfg(any(loom, miri, bequest_no_pool))]
-fn take(_list: usize) -> Option<NonNull<Piece>> {
-    None
-}
+    struct Lists {
+        first: [Cell<*mut Piece>; SIZES],
+        length: [Cell<usize>; SIZES],
+    }
 
-#[cfg(any(loom, miri, bequest_no_pool))]
-fn keep(_list: usize, _piece: NonNull<Piece>) -> bool {
-    false
-}
-
-impl Lists {
-    #[inline]
-    fn take(&self, list: usize) -> Option<NonNull<Piece>> {
-        let piece = NonNull::new(self.first[list].get())?;
-        // SAFETY: a piece in the list is this thread's alone, and `keep` wrote its link.
-        self.first[list].set(unsafe { piece.as_ref() }.next);
-        self.length[list].set(self.length[list].get() - 1);
-        Some(piece)
+    thread_local! {
+        static LISTS: Lists = const {
+            Lists {
+                first: [const { Cell::new(ptr::null_mut()) }; SIZES],
+                length: [const { Cell::new(0) }; SIZES],
+            }
+        };
     }
 
     #[inline]
-    fn keep(&self, list: usize, piece: NonNull<Piece>) -> bool {
-        let length = self.length[list].get();
-        if length >= KEPT {
-            return false;
-        }
-        let next = self.first[list].get();
-        // SAFETY: the piece is large enough for a link, as all pooled types are, and nobody uses it.
-        unsafe { piece.write(Piece { next }) };
-        self.first[list].set(piece.as_ptr());
-        self.length[list].set(length + 1);
-        true
+    pub(super) fn take(list: usize) -> Option<NonNull<Piece>> {
+        // A thread that is ending has no lists any more.
+        LISTS.try_with(|lists| lists.take(list)).ok().flatten()
     }
-}
 
-impl Drop for Lists {
-    fn drop(&mut self) {
-        for (list, layout) in LAYOUTS.into_iter().enumerate() {
-            while let Some(piece) = self.take(list) {
-                // SAFETY: `LAYOUTS` has the layout of the one type whose pieces are in this list.
-                unsafe { dealloc(piece.as_ptr().cast(), layout) };
+    #[inline]
+    pub(super) fn keep(list: usize, piece: NonNull<Piece>) -> bool {
+        LISTS.try_with(|lists| lists.keep(list, piece)).unwrap_or(false)
+    }
+
+    impl Lists {
+        #[inline]
+        fn take(&self, list: usize) -> Option<NonNull<Piece>> {
+            let piece = NonNull::new(self.first[list].get())?;
+            // SAFETY: a piece in the list is this thread's alone, and `keep` wrote its link.
+            self.first[list].set(unsafe { piece.as_ref() }.next);
+            self.length[list].set(self.length[list].get() - 1);
+            Some(piece)
+        }
+
+        #[inline]
+        fn keep(&self, list: usize, piece: NonNull<Piece>) -> bool {
+            let length = self.length[list].get();
+            if length >= KEPT {
+                return false;
+            }
+            let next = self.first[list].get();
+            // SAFETY: the piece is large enough for a link, as all pooled types are, and nobody uses it.
+            unsafe { piece.write(Piece { next }) };
+            self.first[list].set(piece.as_ptr());
+            self.length[list].set(length + 1);
+            true
+        }
+    }
+
+    impl Drop for Lists {
+        fn drop(&mut self) {
+            for (list, layout) in LAYOUTS.into_iter().enumerate() {
+                while let Some(piece) = self.take(list) {
+                    // SAFETY: `LAYOUTS` has the layout of the one type whose pieces are in this list.
+                    unsafe { dealloc(piece.as_ptr().cast(), layout) };
+                }
             }
         }
     }
+
+    /// The layouts of the kept types, by list.
+    const LAYOUTS: [Layout; SIZES] = [
+        Layout::new::<Node>(),
+        Layout::new::<Heir>(),
+        Layout::new::<Timed>(),
+        Layout::new::<Record>(),
+    ];
 }
 
-/// The layouts of the kept types, by list.
-const LAYOUTS: [Layout; SIZES] = [
-    Layout::new::<Node>(),
-    Layout::new::<Heir>(),
-    Layout::new::<Timed>(),
-    Layout::new::<Record>(),
-];
+/// No lists: each piece comes from the allocator and goes back to it.
+#[cfg(any(loom, miri, bequest_no_pool))]
+mod lists {
+    use std::ptr::NonNull;
+
+    pub(super) fn take(_list: usize) -> Option<NonNull<()>> {
+        None
+    }
+
+    pub(super) fn keep(_list: usize, _piece: NonNull<()>) -> bool {
+        false
+    }
+}

@@ -52,6 +52,7 @@ impl Tell {
     }
 
     /// Keeps a handle until everybody has been told.
+    #[cfg(not(bequest_plain))]
     pub(super) fn keep(&mut self, keeper: Option<NodeRef>) {
         self.keepers.extend(keeper);
     }

@@ -1,5 +1,6 @@
 //! Promise 3: nothing leaks. A node's memory is seen by the cause that it holds, armed timers by their count.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bequest::{CancelScope, Context, inspect};
@@ -206,4 +207,37 @@ fn a_value_that_holds_its_context_is_no_cycle() {
     let ctx = ctx.with_value(&HELD, (inner, drops.token()));
     drop(ctx);
     assert_eq!(drops.count(), 2);
+}
+
+/// Nobody can end either, so the callback could never run; a node that kept itself for it would be kept for ever.
+#[test]
+fn a_detached_callback_below_what_nobody_can_end_keeps_nothing() {
+    let held = Arc::new(());
+    let parent = given_up(&Context::background());
+    let child = given_up(&parent);
+    let mine = Arc::clone(&held);
+    child.after_func(move |_| drop(mine)).detach();
+    drop((parent, child));
+    assert_eq!(Arc::strong_count(&held), 1);
+}
+
+/// The control: what somebody can still end keeps its callback.
+#[test]
+fn control_a_detached_callback_below_a_scope_is_kept() {
+    let held = Arc::new(());
+    let parent = Context::background().with_cancel();
+    let child = given_up(&parent);
+    let mine = Arc::clone(&held);
+    child.after_func(move |_| drop(mine)).detach();
+    drop(child);
+    assert_eq!(Arc::strong_count(&held), 2);
+    parent.cancel();
+    assert_eq!(Arc::strong_count(&held), 1);
+}
+
+/// A node of its own, since a canceller was made, that nobody has the right to cancel any more.
+fn given_up(ctx: &Context) -> Context {
+    let scope = ctx.with_cancel();
+    drop(scope.canceller());
+    scope.into_context()
 }

@@ -310,7 +310,7 @@ impl Node {
     /// Nobody has the right to cancel this node any more. If nothing else can end it either, a detached callback no
     /// longer keeps it alive: it could never run.
     pub(crate) fn give_up(&self) {
-        if self.owns_deadline || self.is_ended() || self.parents().any(|parent| parent.can_end) {
+        if self.owns_deadline || self.is_ended() || self.parents().any(|parent| parent.may_end()) {
             return;
         }
         let mut inner = lock(&self.inner);
@@ -318,6 +318,11 @@ impl Node {
         let keeper = inner.keeper.take();
         drop(inner);
         drop(keeper);
+    }
+
+    /// Whether there is anybody who could end it.
+    fn may_end(&self) -> bool {
+        self.can_end && !lock(&self.inner).is_endless
     }
 
     fn end_with(self: &Arc<Self>, event: &Event, run: Run) {
