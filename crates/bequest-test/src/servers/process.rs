@@ -225,7 +225,11 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.stop("QUIT");
+        if let Some(server) = &self.server {
+            kill("QUIT", &[server.id()]);
+        }
+        // Whoever ignores the first, as all do that a script's background job starts, hears the second.
+        self.stop("TERM");
         self.line = None;
         // It removes the folder; there is nothing to do about it if it was killed.
         let _ = self.keeper.wait();
