@@ -51,12 +51,25 @@ impl Load {
         }
     }
 
+    /// Ends the load however its scope is left: a failed assertion must not leave it running for ever.
+    fn stopped_at_the_end(&self) -> StopAtEnd<'_> {
+        StopAtEnd(self)
+    }
+
     /// Waits for a hundred more answers, so that there is load before and after whatever comes next.
     fn goes_on(&self) {
         let before = self.answered.load(Ordering::SeqCst);
         until("answers", || {
             (self.answered.load(Ordering::SeqCst) > before + 100).then_some(())
         });
+    }
+}
+
+struct StopAtEnd<'l>(&'l Load);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::SeqCst);
     }
 }
 
@@ -80,6 +93,7 @@ fn a_rolling_restart_on_one_socket_loses_nobody() {
     assert_eq!(nodes[0].public, addr, "it says where it listens");
     let (id, load) = (session(&nodes[0], "ann"), Load::new());
     thread::scope(|scope| {
+        let _stop = load.stopped_at_the_end();
         for _ in 0..CLIENTS {
             scope.spawn(|| load.run(addr, &id));
         }
@@ -87,12 +101,12 @@ fn a_rolling_restart_on_one_socket_loses_nobody() {
             load.goes_on();
             let old = &mut nodes[restart % 2];
             old.signal("TERM");
-            assert!(old.ended().success());
+            let status = old.ended();
+            assert!(status.success(), "{status}");
             load.goes_on();
             *old = node();
         }
         load.goes_on();
-        load.stop.store(true, Ordering::SeqCst);
     });
     let (answered, lost) = (load.answered.into_inner(), load.lost.into_inner());
     eprintln!("{RESTARTS} restarts: {answered} answered, {lost} lost");
@@ -108,6 +122,7 @@ fn control_a_restart_that_binds_anew_loses_some() {
     let addr = node.public;
     let (id, load) = (session(&node, "ann"), Load::new());
     thread::scope(|scope| {
+        let _stop = load.stopped_at_the_end();
         for _ in 0..CLIENTS {
             scope.spawn(|| load.run(addr, &id));
         }
@@ -116,7 +131,6 @@ fn control_a_restart_that_binds_anew_loses_some() {
         assert!(node.ended().success());
         node = start(&stores, &folder, &addr.to_string(), Stdio::null());
         load.goes_on();
-        load.stop.store(true, Ordering::SeqCst);
     });
     let (answered, lost) = (load.answered.into_inner(), load.lost.into_inner());
     eprintln!("one restart the naive way: {answered} answered, {lost} lost");

@@ -7,7 +7,7 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
-use ring::rand::SystemRandom;
+use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
 
@@ -61,20 +61,33 @@ impl SigningKey {
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
-    /// Makes a key, and the file whole or not at all.
+    /// Makes a key, and the file whole or not at all. Of several nodes that begin at once in one folder the first makes it,
+    /// and all use that one.
     fn make(path: &Path) -> io::Result<SigningKey> {
-        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
-            .map_err(|_| io::Error::other("the system has no random numbers to give"))?;
-        let begun = path.with_extension("new");
-        match fs::remove_file(&begun) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        let random = SystemRandom::new();
+        let no_random = |_| io::Error::other("the system has no random numbers to give");
+        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&random).map_err(no_random)?;
+        let mut number = [0; 8];
+        random.fill(&mut number).map_err(no_random)?;
+        let begun = path.with_extension(format!("new-{:016x}", u64::from_ne_bytes(number)));
         let mut file = private_file(&begun)?;
-        file.write_all(pkcs8.as_ref())?;
-        file.sync_all()?;
-        fs::rename(&begun, path)?;
-        SigningKey::read(pkcs8.as_ref())
+        let written = file.write_all(pkcs8.as_ref()).and_then(|()| file.sync_all());
+        // A link is made only if there is nothing yet; where there are no links, the last one to come wins.
+        let placed = written.and_then(|()| match fs::hard_link(&begun, path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => fs::rename(&begun, path),
+            placed => placed,
+        });
+        if let Err(error) = fs::remove_file(&begun) {
+            // It was renamed.
+            if error.kind() != io::ErrorKind::NotFound {
+                return Err(error);
+            }
+        }
+        match placed {
+            Ok(()) => SigningKey::read(pkcs8.as_ref()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => SigningKey::open(path),
+            Err(error) => Err(error),
+        }
     }
 
     fn read(pkcs8: &[u8]) -> io::Result<SigningKey> {
@@ -117,4 +130,41 @@ fn refuse_if_public(file: &File) -> io::Result<()> {
 #[cfg(not(unix))]
 fn refuse_if_public(_file: &File) -> io::Result<()> {
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn nodes_that_begin_at_once_use_one_key() {
+        for round in 0..20 {
+            let folder = std::env::temp_dir().join(format!("bequest-key-{}-{round}", std::process::id()));
+            fs::create_dir_all(&folder).unwrap();
+            let path = folder.join("issuer-key.pkcs8");
+            let (start, path) = (Barrier::new(8), &path);
+            let opened = thread::scope(|scope| {
+                let threads: Vec<_> = (0..8)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            start.wait();
+                            SigningKey::open(path).map(|key| key.kid)
+                        })
+                    })
+                    .collect();
+                threads
+                    .into_iter()
+                    .map(|thread| thread.join().unwrap())
+                    .collect::<io::Result<Vec<_>>>()
+            });
+            let files = fs::read_dir(&folder).unwrap().count();
+            fs::remove_dir_all(&folder).unwrap();
+            let kids = opened.unwrap();
+            assert!(kids.iter().all(|kid| *kid == kids[0]), "{kids:?}");
+            assert_eq!(files, 1, "nothing is left beside the key");
+        }
+    }
 }
