@@ -5,6 +5,8 @@
 //! the processor until the holder runs again is what a bare spin lock does, and the control shows it doing so.
 #![allow(unsafe_code)] // Signals.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -65,14 +67,21 @@ fn until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-/// Whether the kernel has the thread asleep.
-fn sleeps(thread: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
-    let state = stat
-        .rsplit(')')
-        .next()
-        .and_then(|rest| rest.trim().chars().next());
-    state == Some('S')
+/// What the kernel says of a thread. It is read without allocating: the holder may have been stopped inside the allocator.
+struct Stat(File);
+
+impl Stat {
+    fn of(thread: i32) -> Stat {
+        Stat(File::open(format!("/proc/self/task/{thread}/stat")).unwrap())
+    }
+
+    /// Whether the kernel has the thread asleep.
+    fn sleeps(&self) -> bool {
+        let mut text = [0; 512];
+        let length = self.0.read_at(&mut text, 0).unwrap_or(0);
+        let name_ends = text[..length].iter().rposition(|byte| *byte == b')');
+        name_ends.is_some_and(|end| text[..length].get(end + 2) == Some(&b'S'))
+    }
 }
 
 /// What came of it when the holder was stopped.
@@ -118,6 +127,7 @@ fn contend(work: impl Fn() + Send + Sync + 'static, patience: Duration) -> Outco
         }
     });
     until("the other thread runs", || number.load(Ordering::SeqCst) != 0);
+    let stat = Stat::of(number.load(Ordering::SeqCst));
 
     let mut outcome = Outcome::Slept(0);
     for stop_number in 0..STOPS {
@@ -129,11 +139,7 @@ fn contend(work: impl Fn() + Send + Sync + 'static, patience: Duration) -> Outco
         let through = || done.load(Ordering::SeqCst) == rounds.load(Ordering::SeqCst);
         let mut asleep = 0;
         while !through() && asleep < 20 {
-            asleep = if sleeps(number.load(Ordering::SeqCst)) {
-                asleep + 1
-            } else {
-                0
-            };
+            asleep = if stat.sleeps() { asleep + 1 } else { 0 };
             if began.elapsed() > patience {
                 outcome = Outcome::Burned;
                 break;
