@@ -73,8 +73,12 @@ impl Tls {
         Tls::with_roots(roots)
     }
 
-    /// As `config` says, in every respect: certificates of our own, other verifiers.
-    pub fn from_config(config: ClientConfig) -> Tls {
+    /// As `config` says, in every respect: certificates of our own, other verifiers. If it names no protocol for ALPN,
+    /// `postgresql` is offered.
+    pub fn from_config(mut config: ClientConfig) -> Tls {
+        if config.alpn_protocols.is_empty() {
+            config.alpn_protocols = vec![PROTOCOL.to_vec()];
+        }
         Tls {
             connector: MakeRustlsConnect::new(config),
         }
@@ -86,8 +90,7 @@ impl Tls {
         let builder = builder
             .with_safe_default_protocol_versions()
             .map_err(|error| Error::settings(error.to_string()))?;
-        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = vec![PROTOCOL.to_vec()];
+        let config = builder.with_root_certificates(roots).with_no_client_auth();
         Ok(Tls::from_config(config))
     }
 

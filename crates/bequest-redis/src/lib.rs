@@ -98,8 +98,8 @@
 //! # TLS
 //!
 //! With the feature `tls` and a URL that begins with `rediss`, by rustls and ring. The server's certificate is always
-//! verified, by the authorities that the system trusts or by [`Options::root_certificates`]; a certificate that is not
-//! trusted is an error at once, and is not tried again.
+//! verified, by the authorities that the system trusts, by [`Options::root_certificates`], or as [`Options::tls_config`]
+//! says; a certificate that is not trusted is an error at once, and is not tried again.
 //!
 //! # Not here
 //!
@@ -131,4 +131,6 @@ pub use error::{Error, Step};
 pub use options::{Options, Orphan};
 pub use pubsub::Subscription;
 pub use redis;
+#[cfg(feature = "tls")]
+pub use rustls;
 pub use statistics::{Blocking, Statistics};

@@ -149,6 +149,14 @@ impl Options {
         self
     }
 
+    /// How TLS is spoken, in every respect, in place of [`root_certificates`](Options::root_certificates) and
+    /// [`client_certificate`](Options::client_certificate): for settings that a program has already. For `rediss`.
+    #[cfg(feature = "tls")]
+    pub fn tls_config(mut self, config: rustls::ClientConfig) -> Options {
+        self.settings.tls.config = Some(Arc::new(config));
+        self
+    }
+
     /// Makes the client. Nothing is sent: the first command connects.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 //! # Invariants
 //!
 //! 1. The server's certificate is always verified, and so is that it is for the host of the URL (of a cluster: for the host by
-//!    which the cluster names the node). There is no way to switch that off.
+//!    which the cluster names the node). Nothing switches that off but a configuration that brings a verifier of its own.
 //! 2. No key is ever printed.
 
 use std::error::Error as _;
@@ -23,6 +23,8 @@ use tokio_rustls::TlsConnector;
 /// What was chosen, as it was given.
 #[derive(Clone, Default)]
 pub(crate) struct TlsChoice {
+    /// Everything; the others are then not looked at.
+    pub(crate) config: Option<Arc<ClientConfig>>,
     /// PEM; `None`: the system's.
     pub(crate) roots: Option<Vec<u8>>,
     /// The chain and the key, PEM.
@@ -37,6 +39,9 @@ pub(crate) struct Tls(TlsConnector);
 
 impl Tls {
     pub(crate) fn new(choice: &TlsChoice) -> RedisResult<Tls> {
+        if let Some(config) = &choice.config {
+            return Ok(Tls(TlsConnector::from(Arc::clone(config))));
+        }
         let roots = match &choice.roots {
             Some(pem) => chosen(pem)?,
             None => of_the_system()?,

@@ -3,7 +3,11 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use bequest::Context;
+use bequest_redis::rustls::crypto::ring;
+use bequest_redis::rustls::{ClientConfig, RootCertStore};
 use bequest_redis::{Client, Options, Step, redis};
 use bequest_test::servers::{Pem, Redis};
 use common::{HANGS, ROOT, blpop, command, eventually, is_whole, until_blocked, within};
@@ -171,6 +175,34 @@ async fn a_server_that_wants_our_certificate_is_shown_it() {
         .unwrap();
     let error = within(unknown.set(&ROOT, "k", "v")).await.unwrap_err();
     assert!(error.is_connection() && !error.in_doubt(), "{error}");
+}
+
+/// What a program has for everything else as well.
+#[tokio::test]
+async fn settings_that_are_there_already_are_used_as_they_are() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let Some(server) = server(&authority, "127.0.0.1", None) else {
+        return;
+    };
+    let config = |trusted: &Authority| {
+        let mut roots = RootCertStore::empty();
+        roots.add(trusted.0.der().clone()).unwrap();
+        ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth()
+    };
+    let options = || Options::new(url(&server)).connect_limit(HANGS * 2);
+    is_whole(&options().tls_config(config(&authority)).open().unwrap()).await;
+    // They count in place of the others.
+    let doubting = options()
+        .root_certificates(authority.pem())
+        .tls_config(config(&stranger));
+    let error = within(doubting.open().unwrap().set(&ROOT, "k", "v"))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("certificate"), "{error}");
 }
 
 #[test]
