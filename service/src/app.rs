@@ -16,6 +16,7 @@ use std::time::Duration;
 use bequest::{Context, Reason, Signal, signal};
 use bequest_http::Server;
 use bequest_http::server::{Limits, Statistics, Summary};
+use bequest_postgres::Options;
 use bequest_redis::Client;
 use bequest_redis::redis::cmd;
 use serde_json::json;
@@ -34,6 +35,7 @@ use crate::settings::{Listen, Settings};
 use crate::store::Store;
 use crate::store::cache::Cache;
 use crate::store::settings::SecretUrl;
+use crate::trust::Trust;
 
 /// What the routes share.
 #[derive(Debug)]
@@ -81,6 +83,7 @@ pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
 
 /// Starts the parts, and takes them apart when a signal has come.
 async fn serve(settings: Settings, logs: &Arc<Logs>) -> Result<(), Failure> {
+    let trust = Trust::open(settings.trust.trust.as_deref())?;
     let process = Context::background();
     let signals = signal::notify(&process, &[Signal::TERMINATE, Signal::INTERRUPT])?;
     let public = match settings.listen {
@@ -91,7 +94,7 @@ async fn serve(settings: Settings, logs: &Arc<Logs>) -> Result<(), Failure> {
     announce(public.local_addr()?, admin.local_addr()?);
 
     let admin_addr = admin.local_addr()?;
-    let (app, parts) = build(settings, admin_addr, &signals, logs).await?;
+    let (app, parts) = build(settings, &trust, admin_addr, &signals, logs).await?;
     let admin_server = serve_admin(admin, &app);
     log::event(
         "ready",
@@ -136,6 +139,7 @@ pub(crate) struct Parts {
 /// Opens everything that the routes need.
 pub(crate) async fn build(
     settings: Settings,
+    trust: &Trust,
     admin_addr: SocketAddr,
     stopping: &Context,
     logs: &Arc<Logs>,
@@ -146,19 +150,20 @@ pub(crate) async fn build(
     let opening = stopping.with_timeout(OPENING).named("opening");
     let data = settings.data.as_path();
     std::fs::create_dir_all(data).map_err(|error| named("the data folder", data.display(), error))?;
-    let store = Store::open(&opening, &settings.stores, data).await;
+    let database = remote(&settings, trust)?;
+    let store = Store::open(&opening, database.clone(), data).await;
     let store = store.map_err(|error| match &settings.stores.database {
         Some(url) => named("the database at", url, error),
         None => named("the database in", data.display(), error),
     })?;
     let shared = match &settings.stores.cache {
-        Some(url) => Some(connect(&opening, url).await?),
+        Some(url) => Some(connect(&opening, url, trust).await?),
         None => None,
     };
-    let identity = Identity::open(&opening, &settings, shared.as_ref(), logs).await?;
+    let identity = Identity::open(&opening, &settings, database, shared.as_ref(), trust, logs).await?;
     let (search, corpus, backend) = match &settings.search {
-        Some(base) => (SearchClient::new(base.clone()), None, None),
-        None => embedded_search(&opening, data, logs).await?,
+        Some(base) => (SearchClient::new(base.clone(), trust.http()), None, None),
+        None => embedded_search(&opening, data, trust, logs).await?,
     };
     let limits = jobs::Limits {
         time: settings.job_limit,
@@ -188,10 +193,22 @@ pub(crate) async fn build(
     Ok((Arc::new(app), Parts { server, backend }))
 }
 
+/// How the database is opened that takes the place of the embedded one.
+fn remote(settings: &Settings, trust: &Trust) -> Result<Option<Options>, Failure> {
+    let Some(url) = &settings.stores.database else {
+        return Ok(None);
+    };
+    let options = trust.database(url);
+    options
+        .map(Some)
+        .map_err(|error| named("the database at", url, error))
+}
+
 /// The embedded back end: a server of its own on a free port of this machine.
 async fn embedded_search(
     ctx: &Context,
     data: &Path,
+    trust: &Trust,
     logs: &Logs,
 ) -> Result<(SearchClient, Option<Corpus>, Option<JoinHandle<()>>), Failure> {
     let corpus = Corpus::open(ctx, data)
@@ -207,7 +224,7 @@ async fn embedded_search(
             log::event("the search back end failed", &json!(error.to_string()));
         }
     });
-    Ok((SearchClient::new(base), Some(corpus), Some(task)))
+    Ok((SearchClient::new(base, trust.http()), Some(corpus), Some(task)))
 }
 
 fn serve_admin(listener: TcpListener, app: &Arc<App>) -> JoinHandle<()> {
@@ -222,8 +239,11 @@ fn serve_admin(listener: TcpListener, app: &Arc<App>) -> JoinHandle<()> {
 }
 
 /// The shared cache, which has to answer once: a node that began without would be of no use to the others.
-async fn connect(ctx: &Context, url: &SecretUrl) -> Result<Client, Failure> {
-    let client = Client::open(url.expose()).map_err(|error| named("the cache at", url, error))?;
+async fn connect(ctx: &Context, url: &SecretUrl, trust: &Trust) -> Result<Client, Failure> {
+    let client = trust
+        .cache(url)
+        .open()
+        .map_err(|error| named("the cache at", url, error))?;
     let pong = client.cmd::<String>(ctx, &cmd("PING")).await;
     pong.map(|_| client)
         .map_err(|error| named("the cache at", url, error))

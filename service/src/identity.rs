@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bequest::Context;
 use bequest_http::Server;
+use bequest_postgres::Options;
 use bequest_redis::Client;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -23,8 +24,10 @@ use crate::session::postgres::PostgresSessions;
 use crate::session::sessions::Lifetime;
 use crate::session::sqlite::SqliteSessions;
 use crate::settings::Settings;
+use crate::token::client::AuthClient;
 use crate::token::issuer::{self, Demo, SigningKey};
-use crate::token::{Algorithm, Verifier};
+use crate::token::{Algorithm, KeySet, Verifier};
+use crate::trust::Trust;
 
 /// Who is asking: what the routes need to find out.
 #[derive(Debug)]
@@ -53,7 +56,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 const CACHED: usize = 100_000;
 
 impl Identity {
-    /// Opens the session database and, without `--issuer`, starts the embedded authentication server.
+    /// Opens the session database, the embedded one unless `database` says how to reach another, and, without `--issuer`,
+    /// starts the embedded authentication server.
     ///
     /// # Errors
     ///
@@ -61,10 +65,12 @@ impl Identity {
     pub(crate) async fn open(
         ctx: &Context,
         settings: &Settings,
+        database: Option<Options>,
         shared: Option<&Client>,
+        trust: &Trust,
         logs: &Logs,
     ) -> Result<Identity, Failure> {
-        let database = Kept::open(ctx, settings).await?;
+        let database = Kept::open(ctx, settings, database).await?;
         let (name, ttl) = (database.name(ctx).await?, settings.sessions.ttl);
         let cache: Arc<dyn SessionCache> = match shared {
             Some(client) => Arc::new(RedisCache::new(client.clone(), &name, ttl)),
@@ -77,8 +83,8 @@ impl Identity {
         let sessions = Sessions::open(ctx, database.shared(), cache, lifetime).await;
         let sessions = sessions.map_err(|error| named("the sessions in", database.place(settings), error))?;
         let (tokens, demo, server) = match &settings.tokens.issuer {
-            Some(issuer) => (external(&issuer.to_string(), settings)?, None, None),
-            None => embedded(settings, logs).await?,
+            Some(issuer) => (external(&issuer.to_string(), settings, trust)?, None, None),
+            None => embedded(settings, trust, logs).await?,
         };
         Ok(Identity {
             sessions,
@@ -127,17 +133,21 @@ impl Identity {
 }
 
 impl Kept {
-    async fn open(ctx: &Context, settings: &Settings) -> Result<Kept, Failure> {
-        let Some(url) = &settings.stores.database else {
-            let database = SqliteSessions::open(ctx, &settings.data).await;
-            return database
+    async fn open(ctx: &Context, settings: &Settings, remote: Option<Options>) -> Result<Kept, Failure> {
+        let opened = match remote {
+            Some(options) => PostgresSessions::open(ctx, options)
+                .await
+                .map(Kept::Postgres)
+                .map_err(Failure::from),
+            None => SqliteSessions::open(ctx, &settings.data)
+                .await
                 .map(Kept::Sqlite)
-                .map_err(|error| named("the session database in", settings.data.display(), error));
+                .map_err(Failure::from),
         };
-        let database = PostgresSessions::open(ctx, url).await;
-        database
-            .map(Kept::Postgres)
-            .map_err(|error| named("the session database at", url, error))
+        opened.map_err(|error| match &settings.stores.database {
+            Some(url) => named("the session database at", url, error),
+            None => named("the session database in", settings.data.display(), error),
+        })
     }
 
     async fn name(&self, ctx: &Context) -> Result<String, Failure> {
@@ -181,7 +191,7 @@ impl Kept {
     }
 }
 
-fn external(issuer: &str, settings: &Settings) -> Result<Verifier, Failure> {
+fn external(issuer: &str, settings: &Settings, trust: &Trust) -> Result<Verifier, Failure> {
     let tokens = &settings.tokens;
     // A URL without a path is written with or without its last slash; `iss` is compared without.
     let issuer = issuer.trim_end_matches('/');
@@ -192,14 +202,14 @@ fn external(issuer: &str, settings: &Settings) -> Result<Verifier, Failure> {
     Ok(Verifier::new(
         issuer.to_string(),
         tokens.audience.clone(),
-        tokens.issuer_algorithm,
-        keys,
+        KeySet::new(keys, tokens.issuer_algorithm, AuthClient::new(trust.http())),
     ))
 }
 
 /// A server of its own on a free port of this machine.
 async fn embedded(
     settings: &Settings,
+    trust: &Trust,
     logs: &Logs,
 ) -> Result<(Verifier, Option<Demo>, Option<JoinHandle<()>>), Failure> {
     let path = settings.data.join("issuer-key.pkcs8");
@@ -217,10 +227,11 @@ async fn embedded(
         }
     });
     let keys = format!("{base}/.well-known/jwks.json").parse()?;
-    let verifier = Verifier::new(issuer::ISSUER.to_string(), audience, Algorithm::EdDsa, keys);
+    let client = AuthClient::new(trust.http());
+    let keys = KeySet::new(keys, Algorithm::EdDsa, client.clone());
     Ok((
-        verifier,
-        Some(Demo::new(format!("{base}/token").parse()?)),
+        Verifier::new(issuer::ISSUER.to_string(), audience, keys),
+        Some(Demo::new(client, format!("{base}/token").parse()?)),
         Some(task),
     ))
 }

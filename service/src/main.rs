@@ -15,6 +15,7 @@ mod settings;
 mod store;
 mod token;
 mod torture;
+mod trust;
 
 use std::process::ExitCode;
 use std::time::Duration;

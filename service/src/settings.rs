@@ -1,12 +1,15 @@
 //! Settings: a flag, then a `BEQUEST_*` variable, then the default. What is not known refuses to start.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
+use clap::{Arg, Parser, Subcommand};
 use http::Uri;
 
 use crate::domain::duration::GoDuration;
@@ -15,6 +18,7 @@ use crate::session::settings::SessionSettings;
 use crate::store::settings::StoreSettings;
 use crate::token::settings::TokenSettings;
 use crate::torture::Torture;
+use crate::trust::TrustSettings;
 
 /// The reference service of bequest: everything it does stops when nobody wants the answer any more.
 ///
@@ -48,11 +52,14 @@ pub(crate) struct Settings {
     pub(crate) stores: StoreSettings,
 
     /// Search back end to use in place of the embedded one; docs/search-backend.md has its schema
-    #[arg(long, env = "BEQUEST_SEARCH", value_name = "URL", value_parser = http_url)]
+    #[arg(long, env = "BEQUEST_SEARCH", value_name = "URL", value_parser = HttpUrl)]
     pub(crate) search: Option<Uri>,
 
     #[command(flatten)]
     pub(crate) tokens: TokenSettings,
+
+    #[command(flatten)]
+    pub(crate) trust: TrustSettings,
 
     #[command(flatten)]
     pub(crate) sessions: SessionSettings,
@@ -107,15 +114,11 @@ impl Settings {
             unknown_variable(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
         {
             // clap ignores variables that no flag names; a misspelt one must not be taken for a default.
-            clap::Error::raw(
-                clap::error::ErrorKind::UnknownArgument,
-                format!("unknown variable {name}\n"),
-            )
-            .exit();
+            clap::Error::raw(ErrorKind::UnknownArgument, format!("unknown variable {name}\n")).exit();
         }
         let settings = Settings::parse();
         if let Err(error) = settings.stores.check() {
-            clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{error}\n")).exit();
+            clap::Error::raw(ErrorKind::ValueValidation, format!("{error}\n")).exit();
         }
         settings
     }
@@ -176,13 +179,43 @@ pub(crate) fn positive(text: &str) -> Result<Duration, String> {
     }
 }
 
-pub(crate) fn http_url(text: &str) -> Result<Uri, String> {
+/// Reads the URL of a server that is asked over HTTP, in clear or with TLS.
+///
+/// Its errors leave the value out, which clap's own would show: somebody may have put a password in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HttpUrl;
+
+impl TypedValueParser for HttpUrl {
+    type Value = Uri;
+
+    fn parse_ref(
+        &self,
+        _command: &clap::Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<Uri, clap::Error> {
+        let parsed = value.to_str().ok_or("not a URL".into()).and_then(http_url);
+        parsed.map_err(|why| {
+            let flag = argument.map_or_else(String::new, |argument| format!("{argument}: "));
+            clap::Error::raw(ErrorKind::ValueValidation, format!("{flag}{why}\n"))
+        })
+    }
+}
+
+fn http_url(text: &str) -> Result<Uri, String> {
     let uri: Uri = text.parse().map_err(|error| format!("not a URL: {error}"))?;
-    match (uri.scheme_str(), uri.host(), uri.query()) {
-        (Some("http"), Some(_), None) => Ok(uri),
-        (Some("http"), Some(_), Some(_)) => Err("it must have no query: the search adds its own".into()),
-        (Some(other), _, _) => Err(format!("only http:// is spoken here, not {other}://")),
-        (None, _, _) => Err("a URL begins with http://".into()),
+    match (uri.scheme_str(), uri.authority()) {
+        (Some("http" | "https"), Some(authority)) if authority.as_str().contains('@') => {
+            Err("it must name no user and no password: they would not be sent".into())
+        }
+        (Some("http" | "https"), Some(_)) if uri.query().is_some() => {
+            Err("it must have no query: the search adds its own".into())
+        }
+        (Some("http" | "https"), Some(_)) => Ok(uri),
+        (Some(other), _) => Err(format!(
+            "only http:// and https:// are spoken here, not {other}://"
+        )),
+        (None, _) => Err("a URL begins with http:// or https://".into()),
     }
 }
 
@@ -204,14 +237,43 @@ mod tests {
             ("--listen", "everywhere", "--listen"),
             ("--drain", "10", "missing unit"),
             ("--drain", "0s", "longer than nothing"),
-            ("--search", "https://example.test/", "only http://"),
-            ("--search", "example.test", "http://"),
+            ("--search", "ftp://example.test/", "not ftp://"),
+            ("--search", "example.test", "http:// or https://"),
+            ("--search", "https://", "--search"),
+            ("--search", "https://example.test/?q=1", "no query"),
+            ("--issuer", "https://ann@example.test", "no user"),
             ("--colour", "red", "--colour"),
         ] {
             let error = Settings::try_parse_from(["bequest", flag, value])
                 .unwrap_err()
                 .to_string();
             assert!(error.contains(hint), "{flag} {value}: {error}");
+        }
+    }
+
+    #[test]
+    fn servers_are_asked_in_clear_or_with_tls() {
+        for url in ["http://example.test", "https://example.test:8443/search"] {
+            let read = Settings::try_parse_from(["bequest", "--search", url, "--issuer", url]).unwrap();
+            assert_eq!(read.search, Some(url.parse().unwrap()));
+            assert_eq!(read.tokens.issuer, read.search);
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_not_shown() {
+        for url in [
+            "https://ann:s3cret@example.test",
+            "https://ann:s3cret@example.test/?q",
+            "ftp://ann:s3cret@example.test",
+            "ann:s3cret@example.test",
+            "https://ann:s3 cret@example.test",
+        ] {
+            for flag in ["--search", "--issuer"] {
+                let error = Settings::try_parse_from(["bequest", flag, url]).unwrap_err();
+                let error = error.to_string();
+                assert!(error.contains(flag) && !error.contains("s3"), "{error}");
+            }
         }
     }
 

@@ -1,7 +1,6 @@
 //! Jobs without a server: the lock, the row, the shutdown.
 
 use super::*;
-use crate::store::settings::StoreSettings;
 
 /// A folder that is gone with the test.
 struct Folder(std::path::PathBuf);
@@ -15,19 +14,12 @@ impl Folder {
 
     /// The jobs of a process that has just been started on this folder.
     async fn open(&self, ctx: &Context) -> Arc<Jobs> {
-        let store = Store::open(ctx, &embedded(), &self.0).await.unwrap();
+        let store = Store::open(ctx, None, &self.0).await.unwrap();
         let limits = Limits {
             time: Duration::from_secs(60),
             running: 2,
         };
         Jobs::open(ctx, limits, store).await.unwrap()
-    }
-}
-
-fn embedded() -> StoreSettings {
-    StoreSettings {
-        database: None,
-        cache: None,
     }
 }
 

@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use bequest::{Canceled, Context};
-use bequest_http::client::{self, Client};
+use bequest_http::client::{self, Client, Https, Tls};
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -20,7 +20,7 @@ use crate::domain::userip;
 /// A client of one back end, with its pool of connections.
 #[derive(Clone, Debug)]
 pub(crate) struct SearchClient {
-    client: Client,
+    client: Client<Https>,
     base: Uri,
 }
 
@@ -49,9 +49,10 @@ pub(crate) enum SearchError {
 const LONGEST: usize = 1 << 20;
 
 impl SearchClient {
-    pub(crate) fn new(base: Uri) -> SearchClient {
+    /// A client of the back end at `base`, in clear or behind TLS.
+    pub(crate) fn new(base: Uri, tls: Tls) -> SearchClient {
         SearchClient {
-            client: Client::builder().build(),
+            client: Client::builder().build_tls(tls),
             base,
         }
     }

@@ -8,20 +8,20 @@ use std::time::{Duration, SystemTime};
 
 use bequest::Context;
 use bequest_postgres::tokio_postgres::Row;
-use bequest_postgres::{Database, Error, Statistics};
+use bequest_postgres::{Database, Error, Options, Statistics};
 
 use super::budget::StepError;
 use super::database::{Answer, Claim, Claimed, SessionDatabase, TAKEN};
 use super::record::{Ended, Record, from_millis, millis, span_millis};
 use crate::domain::session::{Gender, Session, SessionHash, User};
 use crate::store::postgres::{Held, Lock, hold};
-use crate::store::settings::SecretUrl;
 
 /// Sessions in a schema of a PostgreSQL database.
 #[derive(Clone, Debug)]
 pub(crate) struct PostgresSessions {
     database: Database,
-    url: SecretUrl,
+    /// How to come by a connection for a claim.
+    options: Arc<Options>,
 }
 
 const STEP: &str = "session database";
@@ -75,12 +75,12 @@ impl PostgresSessions {
     /// # Errors
     ///
     /// It cannot be reached, or refuses.
-    pub(crate) async fn open(ctx: &Context, url: &SecretUrl) -> Result<PostgresSessions, Error> {
-        let database = Database::open(ctx, url.expose()).await?;
+    pub(crate) async fn open(ctx: &Context, options: Options) -> Result<PostgresSessions, Error> {
+        let database = options.clone().open(ctx).await?;
         database.batch_execute(ctx, SCHEMA).await?;
         Ok(PostgresSessions {
             database,
-            url: url.clone(),
+            options: Arc::new(options),
         })
     }
 
@@ -222,7 +222,9 @@ impl SessionDatabase for PostgresSessions {
                 Claim::Alone => Lock::SessionsAlone,
                 Claim::Shared => Lock::SessionsShared,
             };
-            let held = hold(ctx, &self.url, lock).await.map_err(step_error)?;
+            let held = hold(ctx, Options::clone(&self.options), lock)
+                .await
+                .map_err(step_error)?;
             if held.is_lost() {
                 return Err(StepError::failed(STEP, TAKEN));
             }

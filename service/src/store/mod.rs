@@ -16,10 +16,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use bequest::{Canceled, Context};
+use bequest_postgres::Options;
 
 use self::jobs::{Ending, Job, Starter};
 use self::postgres::PostgresStore;
-use self::settings::StoreSettings;
 use self::sqlite::SqliteStore;
 
 /// The service's database.
@@ -70,15 +70,15 @@ macro_rules! either {
 }
 
 impl Store {
-    /// Opens the database that `settings` name, or the one in `folder`, making what is missing.
+    /// Opens the database that `remote` leads to, or the one in `folder`, making what is missing.
     ///
     /// # Errors
     ///
     /// It does not answer, or cannot be made.
-    pub(crate) async fn open(ctx: &Context, settings: &StoreSettings, folder: &Path) -> Result<Store, Error> {
-        Ok(match &settings.database {
+    pub(crate) async fn open(ctx: &Context, remote: Option<Options>, folder: &Path) -> Result<Store, Error> {
+        Ok(match remote {
             None => Store::Sqlite(SqliteStore::open(ctx, folder).await?),
-            Some(url) => Store::Postgres(PostgresStore::open(ctx, url).await?),
+            Some(options) => Store::Postgres(PostgresStore::open(ctx, options).await?),
         })
     }
 

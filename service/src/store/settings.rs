@@ -13,12 +13,14 @@ use http::Uri;
 /// The database and the cache.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct StoreSettings {
-    /// Database of sessions, jobs and answers in place of SQLite, postgres://USER:PASSWORD@HOST/NAME. As a variable it
-    /// is not seen in the list of processes
+    /// Database of sessions, jobs and answers in place of SQLite, postgres://USER:PASSWORD@HOST/NAME; with
+    /// ?sslmode=require over TLS, its certificate verified as by verify-full, see --trust. As a variable it is not seen
+    /// in the list of processes
     #[arg(long, env = "BEQUEST_DATABASE", hide_env_values = true, value_name = "URL")]
     pub(crate) database: Option<SecretUrl>,
 
-    /// Cache that several nodes share in place of one in this process, redis://[USER:PASSWORD@]HOST[:PORT][/NUMBER].
+    /// Cache that several nodes share in place of one in this process, redis://[USER:PASSWORD@]HOST[:PORT][/NUMBER],
+    /// or rediss:// for TLS.
     /// Two nodes on one database need one. It must not evict what has not expired (maxmemory-policy noeviction)
     #[arg(long, env = "BEQUEST_CACHE", hide_env_values = true, value_name = "URL")]
     pub(crate) cache: Option<SecretUrl>,
@@ -33,7 +35,7 @@ impl StoreSettings {
     pub(crate) fn check(&self) -> Result<(), String> {
         let schemes = [
             ("--database", &self.database, &["postgres", "postgresql"][..]),
-            ("--cache", &self.cache, &["redis"][..]),
+            ("--cache", &self.cache, &["redis", "rediss"][..]),
         ];
         for (flag, url, known) in schemes {
             let Some(url) = url else { continue };
@@ -49,6 +51,12 @@ impl StoreSettings {
                 }
                 _ => return Err(format!("{flag}: a URL begins with {}://", known[0])),
             }
+            // What some clients take for a switch, and ours would not hear.
+            if url.0.ends_with("#insecure") {
+                return Err(format!(
+                    "{flag}: certificates are always verified; --trust names further authorities"
+                ));
+            }
         }
         Ok(())
     }
@@ -58,6 +66,12 @@ impl SecretUrl {
     /// The URL itself, for whoever connects, and for nobody else.
     pub(crate) fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// Whether its query says anything of `word`.
+    pub(crate) fn says(&self, word: &str) -> bool {
+        let words = self.0.split_once('?').map_or("", |(_, words)| words);
+        words.split('&').any(|pair| pair.split('=').next() == Some(word))
     }
 }
 
@@ -139,14 +153,20 @@ mod tests {
             settings.check()
         };
         assert!(check("postgresql://db.test/shop", "redis://cache.test").is_ok());
+        assert!(check("postgres://db.test/shop?sslmode=require", "rediss://cache.test").is_ok());
         for (database, cache, says) in [
             ("mysql://ann:s3cret@db.test", "redis://cache.test", "not mysql://"),
             ("ann:s3cret@db.test", "redis://cache.test", "--database"),
             ("postgres://db.test", "s3cret", "--cache"),
             (
                 "postgres://db.test",
-                "rediss://:s3cret@cache.test",
-                "not rediss://",
+                "memcached://:s3cret@cache.test",
+                "not memcached://",
+            ),
+            (
+                "postgres://db.test",
+                "rediss://:s3cret@cache.test/#insecure",
+                "always verified",
             ),
         ] {
             let error = check(database, cache).unwrap_err();

@@ -4,14 +4,14 @@ use std::error::Error;
 use std::fmt;
 
 use bequest::{Canceled, Context};
-use bequest_http::client::{self, Client};
+use bequest_http::client::{self, Client, Https, Tls};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 
 /// A client with its pool of connections.
 #[derive(Clone, Debug)]
-pub(crate) struct AuthClient(Client);
+pub(crate) struct AuthClient(Client<Https>);
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -28,8 +28,9 @@ pub(crate) enum FetchError {
 const LONGEST: usize = 64 * 1024;
 
 impl AuthClient {
-    pub(crate) fn new() -> AuthClient {
-        AuthClient(Client::builder().build())
+    /// A client of servers in clear or behind TLS.
+    pub(crate) fn new(tls: Tls) -> AuthClient {
+        AuthClient(Client::builder().build_tls(tls))
     }
 
     /// What is at `uri`.

@@ -12,15 +12,17 @@ use std::time::{Duration, Instant};
 
 use bequest::{Canceled, Context};
 use http::Uri;
+use serde_json::json;
 
 use super::client::AuthClient;
 use super::jwk::{self, Algorithm, Key};
+use crate::log;
 use crate::session::budget::Budget;
 use crate::session::flight::{Flights, NoAnswer};
 
 /// The keys of one issuer.
 #[derive(Debug)]
-pub(super) struct KeySet(Arc<Shared>);
+pub(crate) struct KeySet(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -60,7 +62,8 @@ const FIRST_REST: Duration = Duration::from_secs(1);
 const OLD: Duration = Duration::from_secs(600);
 
 impl KeySet {
-    pub(super) fn new(at: Uri, algorithm: Algorithm, client: AuthClient) -> KeySet {
+    /// The set at `at`, of which the keys count that are for `algorithm`. It is fetched when it is needed.
+    pub(crate) fn new(at: Uri, algorithm: Algorithm, client: AuthClient) -> KeySet {
         KeySet(Arc::new(Shared {
             at,
             algorithm,
@@ -132,10 +135,9 @@ impl Shared {
             .get(&limit, &self.at)
             .await
             .map_err(|error| error.to_string());
-        let keys = body.and_then(|body| {
-            let keys = jwk::read_set(&body, self.algorithm);
-            keys.map_err(|what| format!("the key set at {}: {what}", self.at))
-        });
+        let keys = body
+            .and_then(|body| jwk::read_set(&body, self.algorithm).map_err(str::to_string))
+            .map_err(|what| format!("{} at {}: {what}", FETCH.step, self.at));
         let mut state = self.state();
         match keys {
             Ok(keys) => {
@@ -143,7 +145,19 @@ impl Shared {
                 state.fetched_at = Some(now);
                 state.trouble = None;
             }
-            Err(trouble) => state.trouble = Some(trouble),
+            Err(trouble) => {
+                let is_news = state.trouble.as_ref() != Some(&trouble);
+                let known = state.keys.len();
+                state.trouble = Some(trouble.clone());
+                drop(state);
+                // As long as the old set does, nobody else hears of it.
+                if is_news {
+                    log::event(
+                        "the key set was not fetched",
+                        &json!({ "why": trouble, "keys_in_use": known }),
+                    );
+                }
+            }
         }
     }
 

@@ -20,6 +20,7 @@ pub(crate) mod settings;
 mod verifier;
 
 pub(crate) use jwk::Algorithm;
+pub(crate) use keys::KeySet;
 pub(crate) use verifier::{TokenError, Verifier};
 
 #[cfg(test)]

@@ -4,17 +4,18 @@ use clap::{Args, ValueEnum};
 use http::Uri;
 
 use super::Algorithm;
-use crate::settings::http_url;
+use crate::settings::HttpUrl;
 
 /// The authentication server.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct TokenSettings {
-    /// Authentication server to trust in place of the embedded one; its tokens say `iss` = this URL
-    #[arg(long, env = "BEQUEST_ISSUER", value_name = "URL", value_parser = http_url)]
+    /// Authentication server to trust in place of the embedded one; its tokens say `iss` = this URL. With https:// its
+    /// certificate is verified, see --trust
+    #[arg(long, env = "BEQUEST_ISSUER", value_name = "URL", value_parser = HttpUrl)]
     pub(crate) issuer: Option<Uri>,
 
     /// Where its key set is, if not at ISSUER/.well-known/jwks.json
-    #[arg(long, env = "BEQUEST_ISSUER_KEYS", value_name = "URL", value_parser = http_url, requires = "issuer")]
+    #[arg(long, env = "BEQUEST_ISSUER_KEYS", value_name = "URL", value_parser = HttpUrl, requires = "issuer")]
     pub(crate) issuer_keys: Option<Uri>,
 
     /// The one algorithm with which it signs

@@ -1,5 +1,6 @@
 //! What is wrong with a token, one thing at a time; and the key set, its server and its clock.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -11,15 +12,27 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bequest::{CancelScope, Context};
 use bequest_http::Server;
+use bequest_http::server::Tls;
 use bequest_test::Clock;
 use http::StatusCode;
 use ring::hmac;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use super::client::AuthClient;
 use super::issuer::SigningKey;
-use super::{Algorithm, Verifier};
+use super::{Algorithm, KeySet, Verifier};
 use crate::torture::Scratch;
+use crate::trust::Trust;
+
+#[allow(
+    dead_code,
+    reason = "shared with the tests from outside, and each uses a part of it"
+)]
+#[path = "../../tests/service/support/authority.rs"]
+mod authority;
+
+use authority::Authority;
 
 const ISSUER: &str = "https://issuer.example";
 const AUDIENCE: &str = "bequest";
@@ -30,7 +43,14 @@ struct Stage {
     verifier: Verifier,
     clock: Clock,
     served: Arc<Served>,
-    _server: CancelScope,
+    server: Issuer,
+}
+
+/// A server of the key set, which ends with its scope.
+struct Issuer {
+    address: SocketAddr,
+    scope: CancelScope,
+    task: tokio::task::JoinHandle<()>,
 }
 
 /// What the issuer serves, and how often it was asked.
@@ -43,33 +63,38 @@ struct Served {
 
 impl Stage {
     async fn set() -> Stage {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/keys", listener.local_addr().unwrap());
+        Stage::on(listener, url, None, &Trust::open(None).unwrap())
+    }
+
+    /// A stage whose issuer speaks TLS, by a certificate of `theirs`, and whose verifier trusts the authorities in `pem`.
+    async fn behind_tls(theirs: &Authority, pem: &str) -> Stage {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://localhost:{}/keys", listener.local_addr().unwrap().port());
+        let tls = Tls::new(theirs.certify("localhost").server());
+        Stage::on(listener, url, Some(tls), &trust(pem))
+    }
+
+    fn on(listener: TcpListener, url: String, tls: Option<Tls>, trust: &Trust) -> Stage {
         let key = key();
         let served = Arc::new(Served::default());
         *served.set.lock().unwrap() = json!({ "keys": [key.public()] }).to_string();
-        let router = Router::new()
-            .route("/keys", get(serve))
-            .with_state(Arc::clone(&served));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/keys", listener.local_addr().unwrap())
-            .parse()
-            .unwrap();
-        let server = Context::background().with_cancel();
-        let ctx = server.context();
-        tokio::spawn(async move { Server::builder().serve(listener, router, &ctx).await });
         let clock = Clock::new();
         clock.set_wall(SystemTime::now());
+        let client = AuthClient::new(trust.http());
+        let keys = KeySet::new(url.parse().unwrap(), Algorithm::EdDsa, client);
         Stage {
             key,
-            verifier: Verifier::new(ISSUER.into(), AUDIENCE.into(), Algorithm::EdDsa, url),
+            verifier: Verifier::new(ISSUER.into(), AUDIENCE.into(), keys),
             clock,
+            server: Issuer::start(listener, tls, &served),
             served,
-            _server: server,
         }
     }
 
     fn now(&self) -> u64 {
-        let since = self.clock.wall().duration_since(SystemTime::UNIX_EPOCH);
-        since.unwrap().as_secs()
+        seconds(&self.clock)
     }
 
     /// Claims with which a token is taken.
@@ -114,6 +139,40 @@ impl Stage {
     fn kid(&self) -> String {
         self.key.public()["kid"].as_str().unwrap().to_string()
     }
+}
+
+impl Issuer {
+    fn start(listener: TcpListener, tls: Option<Tls>, served: &Arc<Served>) -> Issuer {
+        let router = Router::new()
+            .route("/keys", get(serve))
+            .with_state(Arc::clone(served));
+        let (address, scope) = (
+            listener.local_addr().unwrap(),
+            Context::background().with_cancel(),
+        );
+        let ctx = scope.context();
+        let builder = match tls {
+            Some(tls) => Server::builder().tls(tls),
+            None => Server::builder(),
+        };
+        let task =
+            tokio::spawn(async move { builder.serve(listener, router, &ctx).await.map(drop).unwrap() });
+        Issuer { address, scope, task }
+    }
+}
+
+/// Since 1970.
+fn seconds(clock: &Clock) -> u64 {
+    let since = clock.wall().duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap().as_secs()
+}
+
+/// Trusts the authority in `pem`, as a file that an operator names.
+fn trust(pem: &str) -> Trust {
+    let scratch = Scratch::new().unwrap();
+    let file = scratch.path().join("authorities.pem");
+    std::fs::write(&file, pem).unwrap();
+    Trust::open(Some(&file)).unwrap()
 }
 
 fn key() -> SigningKey {
@@ -353,4 +412,64 @@ async fn a_client_that_leaves_disturbs_no_fetch() {
     // The fetch that it began goes on, and whoever comes next finds it, or its result.
     assert!(stage.verify(&stage.token(json!({}))).await.is_ok());
     assert_eq!(stage.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_key_set_is_fetched_over_tls() {
+    let authority = Authority::new();
+    let stage = Stage::behind_tls(&authority, &authority.pem()).await;
+    assert!(stage.verify(&stage.token(json!({}))).await.is_ok());
+    assert_eq!(stage.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_key_set_of_somebody_who_is_not_trusted_is_not_read_and_the_error_says_why() {
+    let (theirs, ours) = (Authority::new(), Authority::new());
+    let stage = Stage::behind_tls(&theirs, &ours.pem()).await;
+    let token = stage.token(json!({}));
+    let error = stage
+        .verifier
+        .verify(&stage.clock.context(), &token)
+        .await
+        .unwrap_err();
+    assert!(!error.is_refused(), "it is not the token's fault");
+    let said = error.to_string();
+    for part in [
+        "key set at https://localhost:",
+        "waiting for a connection",
+        "UnknownIssuer",
+    ] {
+        assert!(said.contains(part), "{part:?} in {said}");
+    }
+    assert_eq!(stage.asked(), 0);
+}
+
+/// The issuer's place is taken by somebody with a certificate of another authority, and a key of their own.
+#[tokio::test]
+async fn an_impostor_at_the_issuers_address_changes_no_key() {
+    let (theirs, stranger) = (Authority::new(), Authority::new());
+    // The control: who trusts the stranger as well is given the stranger's keys.
+    for (pem, is_fooled) in [(theirs.pem(), false), (theirs.pem() + &stranger.pem(), true)] {
+        let stage = Stage::behind_tls(&theirs, &pem).await;
+        let old = stage.token(json!({}));
+        assert!(stage.verify(&old).await.is_ok());
+        let forger = key();
+        *stage.served.set.lock().unwrap() = json!({ "keys": [forger.public()] }).to_string();
+
+        // With the server its connections end, so that there is another handshake.
+        stage.server.scope.cancel();
+        stage.server.task.await.unwrap();
+        let listener = TcpListener::bind(stage.server.address).await.unwrap();
+        let tls = Tls::new(stranger.certify("localhost").server());
+        let _impostor = Issuer::start(listener, Some(tls), &stage.served);
+        stage.clock.advance(Duration::from_secs(60));
+        let forged = forger.sign(&json!({
+            "iss": ISSUER, "aud": AUDIENCE, "sub": "ann", "nbf": 0, "exp": seconds(&stage.clock) + 60,
+        }));
+        let verify = async |token: &str| stage.verifier.verify(&stage.clock.context(), token).await.is_ok();
+        assert_eq!(verify(&forged).await, is_fooled);
+        assert_eq!(verify(&old).await, !is_fooled, "the old set is in use");
+        let asked = stage.served.asked.load(Ordering::SeqCst);
+        assert_eq!(asked, 1 + usize::from(is_fooled), "nobody else was read");
+    }
 }

@@ -3,11 +3,8 @@
 use std::fmt;
 
 use bequest::{Canceled, Context};
-use http::Uri;
 
-use super::Algorithm;
 use super::claims::Claims;
-use super::client::AuthClient;
 use super::jws::Unverified;
 use super::keys::{KeySet, NoKey};
 use crate::domain::session::User;
@@ -31,12 +28,12 @@ enum Why {
 }
 
 impl Verifier {
-    /// Checks tokens in which `iss` is `issuer` and `aud` names `audience`, with the keys at `keys`.
-    pub(crate) fn new(issuer: String, audience: String, algorithm: Algorithm, keys: Uri) -> Verifier {
+    /// Checks tokens in which `iss` is `issuer` and `aud` names `audience`, with `keys`.
+    pub(crate) fn new(issuer: String, audience: String, keys: KeySet) -> Verifier {
         Verifier {
             issuer,
             audience,
-            keys: KeySet::new(keys, algorithm, AuthClient::new()),
+            keys,
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bequest::Context;
+use bequest_postgres::Options;
 use bequest_redis::Client;
 use bequest_test::servers::{Postgres, Redis};
 use ring::rand::SystemRandom;
@@ -24,7 +25,6 @@ use crate::session::database::SessionDatabase;
 use crate::session::id::SessionId;
 use crate::session::postgres::PostgresSessions;
 use crate::session::sessions::Lifetime;
-use crate::store::settings::SecretUrl;
 
 const SCENE: &str = "8 readers race one logout, 2 nodes";
 const ON_SERVERS: &str = "the same, PostgreSQL and Redis, 2 nodes";
@@ -59,8 +59,8 @@ pub(super) async fn on_servers(ctx: &Context, rounds: usize) -> Result<Option<Ve
         (Err(error), _) | (_, Err(error)) => return Err(error.into()),
     };
     let progress = Progress::new(ON_SERVERS, 2 * rounds);
-    let url: SecretUrl = postgres.url().parse()?;
-    let database = PostgresSessions::open(ctx, &url).await?;
+    let options = Options::from_url(&postgres.url())?;
+    let database = PostgresSessions::open(ctx, options.clone()).await?;
     let shared = || {
         let client = Client::open(redis.url())?;
         Ok::<_, Failure>((RedisCache::new(client.clone(), "torture", TTL), client))
@@ -74,7 +74,7 @@ pub(super) async fn on_servers(ctx: &Context, rounds: usize) -> Result<Option<Ve
                 false => Arc::new(Distant::new(cache)),
                 true => Arc::new(Distant::new(Forgetful { cache, client })),
             };
-            let store = PostgresSessions::open(ctx, &url).await?;
+            let store = PostgresSessions::open(ctx, options.clone()).await?;
             nodes.push(Sessions::open(ctx, Arc::new(store), cache, LIFETIME).await?);
         }
         let before = counted.len() * rounds;

@@ -21,6 +21,7 @@ use crate::domain::session::Session;
 use crate::log::Logs;
 use crate::routes;
 use crate::settings::Settings;
+use crate::trust::Trust;
 
 const SCENE: &str = "throughput of GET /me";
 const SLICE: Duration = Duration::from_millis(250);
@@ -67,7 +68,7 @@ async fn serve_me(ctx: &Context, scratch: &Scratch) -> Result<(SocketAddr, Strin
     ])?;
     let logs = Arc::new(Logs::open(&settings.log)?);
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-    let (app, parts) = app::build(settings, nowhere, ctx, &logs).await?;
+    let (app, parts) = app::build(settings, &Trust::open(None)?, nowhere, ctx, &logs).await?;
     let (id, session) = app.identity.sessions.begin(ctx, user(), None).await?;
     let listener = TcpListener::bind(nowhere).await?;
     let addr = listener.local_addr()?;

@@ -3,9 +3,10 @@
 use std::net::TcpListener;
 
 use crate::service;
+use crate::support::authority::Authority;
 use crate::support::backend::{Backend, Event, Manner};
 use crate::support::client::{Answer, Client, ask};
-use crate::support::instance::Instance;
+use crate::support::instance::{Folder, Instance};
 
 /// What the back end's schema looks like, with one result.
 const ONE_RESULT: &str =
@@ -276,4 +277,42 @@ fn a_back_end_that_is_not_there_is_a_502() {
     let message = answer.json()["Result"]["message"].to_string();
     assert_eq!(answer.status, 502);
     assert!(message.to_lowercase().contains("refused"), "{message}");
+}
+
+/// A back end behind TLS, and the file that says whom to trust for it.
+fn behind_tls(manner: Manner) -> (Backend, Folder, String) {
+    let (authority, folder) = (Authority::new(), Folder::new());
+    let backend = Backend::start_with_tls(manner, authority.certify("localhost").server());
+    let file = folder.path().join("authorities.pem");
+    std::fs::write(&file, authority.pem()).unwrap();
+    let file = file.to_str().unwrap().to_string();
+    (backend, folder, file)
+}
+
+#[test]
+fn a_back_end_behind_tls_is_asked_and_left_like_any_other() {
+    let (backend, _folder, file) = behind_tls(Manner::Answer("200 OK", ONE_RESULT));
+    let service = service_on(&backend, &["--trust", &file]);
+    assert_eq!(service.get("/search?q=golang").json()["count"], 1);
+    let asked = Event::Asked("/?v=1.0&q=golang&userip=127.0.0.1".into());
+    assert_eq!(backend.next(), asked);
+
+    let (backend, _folder, file) = behind_tls(Manner::Hang);
+    let service = service_on(&backend, &["--trust", &file, "--search-limit", "1h"]);
+    let client = Client::begin(service.public, "/search?q=golang");
+    assert_eq!(backend.next(), asked);
+    drop(client);
+    assert_eq!(backend.next(), Event::Abandoned);
+}
+
+#[test]
+fn a_back_end_that_is_not_trusted_is_a_502_that_says_why() {
+    let (backend, _folder, _) = behind_tls(Manner::Answer("200 OK", ONE_RESULT));
+    let answer = service_on(&backend, &[]).get("/search?q=golang");
+    let body = answer.json();
+    assert_eq!((answer.status, &body["Code"]), (502, &"search_back_end".into()));
+    let message = body["Result"]["message"].as_str().unwrap();
+    for part in ["waiting for a connection", "UnknownIssuer"] {
+        assert!(message.contains(part), "{part:?} in {message}");
+    }
 }

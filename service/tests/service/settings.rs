@@ -46,14 +46,41 @@ fn an_unknown_variable_refuses_to_start() {
 #[test]
 fn a_bad_value_is_named_with_its_setting() {
     let folder = Folder::new();
-    for (name, value, flag) in [
-        ("BEQUEST_DRAIN", "10", "--drain"),
-        ("BEQUEST_SEARCH", "https://example.test/", "--search"),
-        ("BEQUEST_REQUEST_LIMIT", "0s", "--request-limit"),
+    for (name, value, flag, says) in [
+        ("BEQUEST_DRAIN", "10", "--drain", "10"),
+        ("BEQUEST_SEARCH", "ftp://example.test/", "--search", "not ftp://"),
+        ("BEQUEST_REQUEST_LIMIT", "0s", "--request-limit", "0s"),
     ] {
         let output = refusing(&folder).env(name, value).output().unwrap();
-        assert_refused(&output, 2, &[flag, value]);
+        assert_refused(&output, 2, &[flag, says]);
     }
+}
+
+#[test]
+fn a_password_in_a_url_is_refused_and_not_shown() {
+    let folder = Folder::new();
+    for name in ["BEQUEST_SEARCH", "BEQUEST_ISSUER"] {
+        let output = refusing(&folder)
+            .env(name, "https://ann:s3cret@example.test")
+            .output()
+            .unwrap();
+        assert_refused(&output, 2, &["no password"]);
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("s3cret"));
+    }
+}
+
+#[test]
+fn a_file_of_authorities_that_holds_none_refuses_to_start() {
+    let folder = Folder::new();
+    let file = folder.path().join("authorities.pem");
+    let refused = |says: &str| {
+        let output = refusing(&folder).arg("--trust").arg(&file).output().unwrap();
+        assert_refused(&output, 1, &["--trust", file.to_str().unwrap(), says]);
+        assert!(!folder.path().join("data").exists(), "nothing was begun");
+    };
+    refused("No such file");
+    std::fs::write(&file, "no certificate").unwrap();
+    refused("there is no certificate in it");
 }
 
 #[test]
@@ -166,6 +193,7 @@ fn help_names_every_setting_both_ways() {
         "admin",
         "data",
         "search",
+        "trust",
         "request-limit",
         "search-limit",
         "job-limit",

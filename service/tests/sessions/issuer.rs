@@ -1,7 +1,7 @@
 //! An authentication server that is not ours: it signs with ES256, and has its key set where everybody has it.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 use std::time::SystemTime;
@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 /// The server. It answers as long as its process lives, which is the test's.
@@ -17,10 +18,12 @@ use serde_json::{Value, json};
 pub(crate) struct Issuer {
     addr: SocketAddr,
     pair: EcdsaKeyPair,
+    speaks_tls: bool,
 }
 
 impl Issuer {
-    pub(crate) fn start() -> Issuer {
+    /// In clear, or with TLS.
+    pub(crate) fn start(tls: Option<ServerConfig>) -> Issuer {
         let random = SystemRandom::new();
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
         let pair =
@@ -32,18 +35,31 @@ impl Issuer {
         ]});
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = listener.local_addr().expect("a bound socket");
-        let set = Arc::new(set.to_string());
+        let (set, speaks_tls, tls) = (Arc::new(set.to_string()), tls.is_some(), tls.map(Arc::new));
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let set = Arc::clone(&set);
-                thread::spawn(move || serve(stream, &set));
+                let (set, tls) = (Arc::clone(&set), tls.clone());
+                thread::spawn(move || match tls {
+                    Some(tls) => {
+                        let session = ServerConnection::new(tls).expect("a configuration");
+                        serve(StreamOwned::new(session, stream), &set);
+                    }
+                    None => serve(stream, &set),
+                });
             }
         });
-        Issuer { addr, pair }
+        Issuer {
+            addr,
+            pair,
+            speaks_tls,
+        }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.addr)
+        match self.speaks_tls {
+            true => format!("https://localhost:{}", self.addr.port()),
+            false => format!("http://{}", self.addr),
+        }
     }
 
     /// A token that is good for a minute.
@@ -63,13 +79,13 @@ impl Issuer {
 }
 
 /// One question on one connection. An error is a peer that has gone.
-fn serve(mut stream: TcpStream, set: &str) {
-    let Ok(reading) = stream.try_clone() else { return };
-    let mut lines = BufReader::new(reading).lines().map_while(Result::ok);
+fn serve(mut stream: impl Read + Write, set: &str) {
+    let mut lines = BufReader::new(&mut stream).lines().map_while(Result::ok);
     let first = lines.next().unwrap_or_default();
     if lines.find(String::is_empty).is_none() {
         return;
     }
+    drop(lines);
     let (status, body) = match first.split(' ').nth(1) {
         Some("/.well-known/jwks.json") => ("200 OK", set),
         _ => ("404 Not Found", ""),

@@ -1,7 +1,8 @@
 //! Tokens at the door. What is wrong with a token is tested beside the code, claim by claim.
 
 use crate::issuer::Issuer;
-use crate::support::instance::command;
+use crate::support::authority::Authority;
+use crate::support::instance::{Folder, command};
 use crate::{BINARY, ask, service, service_on, token};
 
 fn refusal(service: &crate::support::instance::Instance, headers: &[(&str, &str)]) -> (u16, String) {
@@ -63,7 +64,7 @@ fn an_issuer_that_is_away_is_503_and_no_sign_in_page_pretends() {
 
 #[test]
 fn an_issuer_elsewhere_is_believed_by_its_key_set() {
-    let issuer = Issuer::start();
+    let issuer = Issuer::start(None);
     let url = issuer.url();
     let service = service(&["--issuer", &url, "--issuer-algorithm", "ES256"]);
     let good = format!("Bearer {}", issuer.token(&url, "bequest", "ann"));
@@ -73,6 +74,41 @@ fn an_issuer_elsewhere_is_believed_by_its_key_set() {
     );
     let foreign = format!("Bearer {}", issuer.token("http://another", "bequest", "ann"));
     assert_eq!(refusal(&service, &[("authorization", &foreign)]).0, 401);
+}
+
+#[test]
+fn an_issuer_behind_tls_is_believed_if_its_authority_is_trusted() {
+    let authority = Authority::new();
+    let issuer = Issuer::start(Some(authority.certify("localhost").server()));
+    let (url, folder) = (issuer.url(), Folder::new());
+    let pem = folder.path().join("authorities.pem");
+    std::fs::write(&pem, authority.pem()).unwrap();
+    let good = format!("Bearer {}", issuer.token(&url, "bequest", "ann"));
+    let flags = ["--issuer", &url, "--issuer-algorithm", "ES256"];
+
+    let trusting = service(&[&flags[..], &["--trust", pem.to_str().unwrap()]].concat());
+    assert_eq!(
+        ask(&trusting, "POST", "/sessions", &[("authorization", &good)]).status,
+        201
+    );
+
+    // The same without the file: nobody whom it trusts has signed the certificate.
+    let doubting = service(&flags);
+    let answer = ask(&doubting, "POST", "/sessions", &[("authorization", &good)]);
+    assert_eq!(
+        (answer.status, &answer.json()["Code"]),
+        (503, &"issuer_unavailable".into())
+    );
+    let told = doubting.event("the key set was not fetched");
+    let why = told["details"]["why"].as_str().unwrap();
+    for part in [
+        "key set at https://localhost:",
+        "waiting for a connection",
+        "UnknownIssuer",
+    ] {
+        assert!(why.contains(part), "{part:?} in {why}");
+    }
+    assert!(!doubting.logged().contains(&good[7..]), "and no token is told");
 }
 
 #[cfg(unix)]

@@ -15,6 +15,7 @@ mod nodes;
 mod restart;
 mod routes;
 mod servers;
+mod tls;
 
 #[allow(
     dead_code,

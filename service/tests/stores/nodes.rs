@@ -197,7 +197,7 @@ fn a_logout_without_a_cache_says_so_and_holds_on_the_database() {
     redis.thaw();
 }
 
-fn refused(flags: &[&str]) -> Output {
+pub(crate) fn refused(flags: &[&str]) -> Output {
     let folder = Folder::new();
     let mut command = command(BINARY.as_ref());
     command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"]);

@@ -19,7 +19,6 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use crate::log;
-use crate::store::settings::SecretUrl;
 
 /// What is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +54,7 @@ const AGE: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// # Errors
 ///
 /// The server cannot be reached, or refuses.
-pub(crate) async fn hold(ctx: &Context, url: &SecretUrl, lock: Lock) -> Result<Held, Error> {
-    let options = Options::from_url(url.expose())?;
+pub(crate) async fn hold(ctx: &Context, options: Options, lock: Lock) -> Result<Held, Error> {
     let database = options.connections(1).max_age(AGE).open(ctx).await?;
     let is_held = take(ctx, &database, lock).await?;
     let lost = Arc::new(AtomicBool::new(!is_held));

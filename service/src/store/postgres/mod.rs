@@ -9,10 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bequest::Context;
-use bequest_postgres::{Database, Error};
+use bequest_postgres::{Database, Error, Options};
 
 pub(crate) use self::claims::{Held, Lock, hold};
-use super::settings::SecretUrl;
 use super::{Ledger, Statistics};
 
 /// A schema in a PostgreSQL database, which several nodes may share.
@@ -63,8 +62,8 @@ impl PostgresStore {
     /// # Errors
     ///
     /// It cannot be reached, or refuses.
-    pub(crate) async fn open(ctx: &Context, url: &SecretUrl) -> Result<PostgresStore, Error> {
-        let database = Database::open(ctx, url.expose()).await?;
+    pub(crate) async fn open(ctx: &Context, options: Options) -> Result<PostgresStore, Error> {
+        let database = options.clone().open(ctx).await?;
         let script = [SCHEMA, LEDGER, jobs::SCHEMA].concat();
         database.batch_execute(ctx, &script).await?;
         let row = database
@@ -72,7 +71,7 @@ impl PostgresStore {
             .await?;
         let node = row.get(0);
         // A number that is free on a sequence which has come round is nobody's: then the lock is, too.
-        let alive = hold(ctx, url, Lock::Node(node)).await?;
+        let alive = hold(ctx, options, Lock::Node(node)).await?;
         Ok(PostgresStore {
             database,
             node,

@@ -56,11 +56,8 @@ pub(crate) fn router(key: SigningKey, audience: String) -> Router {
 
 impl Demo {
     /// For a server whose `POST /token` is at `at`.
-    pub(crate) fn new(at: Uri) -> Demo {
-        Demo {
-            client: AuthClient::new(),
-            at,
-        }
+    pub(crate) fn new(client: AuthClient, at: Uri) -> Demo {
+        Demo { client, at }
     }
 
     /// A token for the user that `form` names.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bequest::Context;
 use bequest_postgres::Options;
-use bequest_postgres::tokio_postgres::config::Host;
+use bequest_postgres::tokio_postgres::config::{Host, SslMode};
 use bequest_postgres::tokio_postgres::{Client, Config, NoTls};
 use bequest_redis::redis;
 use bequest_test::servers::{Postgres, Redis, StartError};
@@ -53,6 +53,11 @@ impl PostgresServer {
             (Some(server), _) => server.url().parse()?,
             (None, url) => url.unwrap_or_default().parse()?,
         };
+        if config.get_ssl_mode() == SslMode::Require {
+            return Err(
+                "--database: the scenes look at what is on the wire, so they need a server in clear".into(),
+            );
+        }
         let address = address_of(&config).await?;
         let mut server = PostgresServer {
             private,
@@ -129,6 +134,11 @@ impl RedisServer {
             (Some(server), _) => server.url().parse()?,
             (None, url) => url.unwrap_or_default().parse()?,
         };
+        if url.scheme_str() == Some("rediss") {
+            return Err(
+                "--cache: the scenes look at what is on the wire, so they need a server in clear".into(),
+            );
+        }
         let host = url.host().ok_or("--cache: a URL such as redis://host:port/")?;
         let address = resolved(host, url.port_u16().unwrap_or(6379)).await?;
         let mut server = RedisServer {

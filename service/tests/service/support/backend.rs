@@ -1,9 +1,12 @@
 //! A search back end of the test's own, which answers what it is told, or nothing at all.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::GUARD;
 
@@ -22,6 +25,7 @@ pub(crate) enum Manner {
 #[derive(Debug)]
 pub(crate) struct Backend {
     addr: SocketAddr,
+    speaks_tls: bool,
     events: Receiver<Event>,
 }
 
@@ -36,20 +40,43 @@ pub(crate) enum Event {
 
 impl Backend {
     pub(crate) fn start(manner: Manner) -> Backend {
+        Backend::begin(manner, None)
+    }
+
+    /// One that speaks TLS, for `localhost`.
+    pub(crate) fn start_with_tls(manner: Manner, tls: ServerConfig) -> Backend {
+        Backend::begin(manner, Some(Arc::new(tls)))
+    }
+
+    fn begin(manner: Manner, tls: Option<Arc<ServerConfig>>) -> Backend {
+        let speaks_tls = tls.is_some();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = listener.local_addr().expect("a bound socket");
         let (tell, events) = channel();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let tell = tell.clone();
-                thread::spawn(move || serve(stream, manner, &tell));
+                let (tell, tls) = (tell.clone(), tls.clone());
+                thread::spawn(move || match tls {
+                    Some(tls) => {
+                        let session = ServerConnection::new(tls).expect("a configuration");
+                        serve(StreamOwned::new(session, stream), manner, &tell);
+                    }
+                    None => serve(stream, manner, &tell),
+                });
             }
         });
-        Backend { addr, events }
+        Backend {
+            addr,
+            speaks_tls,
+            events,
+        }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}/", self.addr)
+        match self.speaks_tls {
+            true => format!("https://localhost:{}/", self.addr.port()),
+            false => format!("http://{}/", self.addr),
+        }
     }
 
     /// What it saw next.
@@ -61,13 +88,13 @@ impl Backend {
 }
 
 /// One question on one connection. An error is a peer that has gone; what matters of that was told before.
-fn serve(mut stream: TcpStream, manner: Manner, tell: &Sender<Event>) {
-    let Ok(reading) = stream.try_clone() else { return };
-    let mut lines = BufReader::new(reading).lines().map_while(Result::ok);
+fn serve(mut stream: impl Read + Write, manner: Manner, tell: &Sender<Event>) {
+    let mut lines = BufReader::new(&mut stream).lines().map_while(Result::ok);
     let Some(first) = lines.next() else { return };
     if lines.find(String::is_empty).is_none() {
         return;
     }
+    drop(lines);
     let target = first.split(' ').nth(1).unwrap_or_default();
     tell.send(Event::Asked(target.to_string())).ok();
     match manner {

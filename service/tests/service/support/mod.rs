@@ -4,6 +4,7 @@
 //! guard that only a hanging service ever meets.
 
 pub(crate) mod access;
+pub(crate) mod authority;
 pub(crate) mod backend;
 pub(crate) mod client;
 pub(crate) mod instance;
