@@ -7,11 +7,13 @@ use std::time::Instant;
 
 use super::end::{self, Raw};
 use super::layout::{Full, Heir, Node, Ptr, Tether, Timed};
-use super::link::List;
+use super::link::{self, List};
 use super::node;
 use super::pool::{self, Pooled};
 use super::stamp::Stamp;
-use super::state::{BEGAN, DONE, Kind, LISTED, OWNS, ROOT, SETTLED, UNARMED};
+use super::state::{
+    BEGAN, CROWDED, DONE, Kind, LISTED, OWNS, RARE, ROOT, SETTLED, SHARDED, UNARMED, contended,
+};
 use super::timer::Timers;
 use super::{NodeRef, bell};
 use crate::inspect;
@@ -58,40 +60,24 @@ impl NodeRef {
         deadline: Stamp,
     ) -> NodeRef {
         let Some(parent) = parent.map(NodeRef::ptr) else {
-            let plan = Plan::of(made_at, deadline, Stamp::NEVER, None);
-            return if inspect::is_on() {
-                finish(plan.full(None))
-            } else {
-                NodeRef::own(plan.small())
-            };
+            return child_of_background(made_at, deadline);
         };
-        let inherited = parent.deadline();
-        let plan = Plan::of(made_at, deadline, inherited, Some(parent));
-        // A child that relies on the parent's deadline makes the parent look now (invariant 8).
-        let is_dead = if plan.flags & OWNS == 0 {
-            node::is_done(parent)
-        } else {
-            parent.state.load() & DONE != 0
-        };
-        if is_dead {
-            return plan.born_ended(parent);
+        let bits = parent.state.load();
+        let is_common = bits & (DONE | SHARDED | RARE) == 0 && contended(bits) < CROWDED;
+        if is_common && !inspect::is_on() {
+            let plan = Plan::of(made_at, deadline, parent.deadline_by(bits), Some(parent));
+            if plan.flags & OWNS != 0 || bits & UNARMED == 0 {
+                let child = plan.small();
+                // The word has not changed since: the parent is live, and has one list (invariant 3).
+                let Some(own) = parent.state.lock_from(bits) else {
+                    return enter(parent, child);
+                };
+                link::push(&parent.kids, child);
+                drop(own);
+                return NodeRef::own(child);
+            }
         }
-        let child = if inspect::is_on() || parent.timers().is_some() {
-            plan.full(parent.timers().cloned())
-        } else {
-            plan.small()
-        };
-        if !link(parent, child) {
-            let handle = NodeRef::own(child);
-            // SAFETY: nobody else knows the node yet. It is in no list, so it must not hold on to a parent.
-            unsafe { (*child.raw()).parent = None };
-            end_at_birth(child, parent);
-            return finish_handle(handle);
-        }
-        if child.state.load() & LISTED == 0 {
-            return NodeRef::own(child);
-        }
-        finish(child)
+        child_slowly(parent, made_at, deadline)
     }
 
     /// A node that ends with the first of `parents`, with the clock given.
@@ -112,6 +98,51 @@ impl NodeRef {
         }
         finish_handle(handle)
     }
+}
+
+/// A node without a parent.
+fn child_of_background(made_at: &'static Location<'static>, deadline: Stamp) -> NodeRef {
+    let plan = Plan::of(made_at, deadline, Stamp::NEVER, None);
+    if inspect::is_on() {
+        finish(plan.full(None))
+    } else {
+        NodeRef::own(plan.small())
+    }
+}
+
+/// A child in every other case than the common one.
+#[cold]
+#[inline(never)]
+fn child_slowly(parent: Ptr, made_at: &'static Location<'static>, deadline: Stamp) -> NodeRef {
+    let plan = Plan::of(made_at, deadline, parent.deadline(), Some(parent));
+    // A child that relies on the parent's deadline makes the parent look now (invariant 8).
+    let is_dead = if plan.flags & OWNS == 0 {
+        node::is_done(parent)
+    } else {
+        parent.state.load() & DONE != 0
+    };
+    if is_dead {
+        return plan.born_ended(parent);
+    }
+    let child = if inspect::is_on() || parent.timers().is_some() {
+        plan.full(parent.timers().cloned())
+    } else {
+        plan.small()
+    };
+    enter(parent, child)
+}
+
+/// Enters a new child, or ends it if the parent has ended meanwhile.
+#[cold]
+#[inline(never)]
+fn enter(parent: Ptr, child: Ptr) -> NodeRef {
+    let handle = NodeRef::own(child);
+    if !link(parent, child) {
+        // SAFETY: nobody else knows the node yet. It is in no list, so it must not hold on to a parent.
+        unsafe { (*child.raw()).parent = None };
+        end_at_birth(child, parent);
+    }
+    finish_handle(handle)
 }
 
 /// What a node is to be.

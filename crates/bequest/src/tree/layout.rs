@@ -16,7 +16,7 @@ use std::sync::Mutex as StdMutex;
 use std::sync::atomic::AtomicPtr as Guarded;
 
 use super::stamp::Stamp;
-use super::state::{self, Kind, Word};
+use super::state::{self, HAS_AT, HAS_ENTRY, Kind, Word};
 use super::timer::{TimerKey, Timers};
 use super::wheel::Entry;
 use crate::canceled::Cause;
@@ -181,21 +181,28 @@ impl Ptr {
     /// The deadline that ends it at the latest, its own or inherited.
     #[inline]
     pub(super) fn deadline(self) -> Stamp {
-        match state::kind(self.state.load()) {
-            Kind::Plain | Kind::Tether => Stamp::NEVER,
-            // SAFETY: of these kinds is each allocation that begins with a `Heir`, or has the same layout up to there:
-            // `Entry` is `repr(C)` and begins with the stamp.
-            Kind::Heir | Kind::Timed | Kind::Full => unsafe { *addr_of!((*self.raw().cast::<Heir>()).at) },
+        self.deadline_by(self.state.load())
+    }
+
+    /// As [`deadline`](Ptr::deadline), with the node's bits in hand. Those of the kind never change.
+    #[inline]
+    pub(super) fn deadline_by(self, bits: u32) -> Stamp {
+        if bits & HAS_AT == 0 {
+            return Stamp::NEVER;
         }
+        // SAFETY: of these kinds is each allocation that begins with a `Heir`, or has the same layout up to there:
+        // `Entry` is `repr(C)` and begins with the stamp.
+        unsafe { *addr_of!((*self.raw().cast::<Heir>()).at) }
     }
 
     /// Its place in the wheel, if it is of a kind that has one.
+    #[inline]
     pub(super) fn entry(self) -> Option<NonNull<Entry>> {
-        match state::kind(self.state.load()) {
-            // SAFETY: both kinds begin with a `Timed`; the pointer reaches the whole allocation.
-            Kind::Timed | Kind::Full => NonNull::new(unsafe { &raw mut (*self.raw().cast::<Timed>()).entry }),
-            Kind::Plain | Kind::Heir | Kind::Tether => None,
+        if self.state.load() & HAS_ENTRY == 0 {
+            return None;
         }
+        // SAFETY: both kinds that have one begin with a `Timed`; the pointer reaches the whole allocation.
+        NonNull::new(unsafe { &raw mut (*self.raw().cast::<Timed>()).entry })
     }
 
     /// The node whose place in the wheel `entry` is.
@@ -209,11 +216,13 @@ impl Ptr {
         Ptr(unsafe { entry.cast::<u8>().sub(offset).cast() })
     }
 
+    #[inline]
     pub(super) fn full(&self) -> Option<&Full> {
         // SAFETY: the kind says that the allocation is a `Full`, and it is held.
         (state::kind(self.state.load()) == Kind::Full).then(|| unsafe { &*self.raw().cast::<Full>() })
     }
 
+    #[inline]
     pub(super) fn tether_target(self) -> Option<Ptr> {
         // SAFETY: as in `full`.
         (state::kind(self.state.load()) == Kind::Tether)
@@ -221,6 +230,7 @@ impl Ptr {
     }
 
     /// The clock of its own; `None` for the system's.
+    #[inline]
     pub(super) fn timers(&self) -> Option<&Arc<Timers>> {
         self.full()?.timers.as_ref()
     }
@@ -233,6 +243,7 @@ impl Ptr {
         }
     }
 
+    #[inline]
     pub(super) fn has_details(self) -> bool {
         self.origin.load(Ordering::Relaxed).addr() & TAG != 0
     }

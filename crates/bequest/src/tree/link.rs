@@ -138,14 +138,7 @@ impl<'p> List<'p> {
     /// Enters a child that nobody else knows yet.
     #[inline]
     pub(super) fn enter(&self, child: Ptr) {
-        let first = self.first();
-        let head = first.load(Ordering::Relaxed);
-        child.next.store(head, Ordering::Relaxed);
-        // SAFETY: as in `head`.
-        if let Some(head) = unsafe { Ptr::held(head) } {
-            head.prev.store(child.raw(), Ordering::Relaxed);
-        }
-        first.store(child.raw(), Ordering::Relaxed);
+        push(self.first(), child);
     }
 
     /// The number to remember with a child that is entered here.
@@ -156,21 +149,39 @@ impl<'p> List<'p> {
     /// Takes `child` out of this list.
     #[inline]
     pub(super) fn remove(&self, child: Ptr) {
-        let (next, prev) = (
-            child.next.load(Ordering::Relaxed),
-            child.prev.load(Ordering::Relaxed),
-        );
-        // SAFETY: neighbours are in the same list.
-        if let Some(next) = unsafe { Ptr::held(next) } {
-            next.prev.store(prev, Ordering::Relaxed);
-        }
-        // SAFETY: as above.
-        match unsafe { Ptr::held(prev) } {
-            Some(prev) => prev.next.store(next, Ordering::Relaxed),
-            // Release: pairs with the Acquire load in `node::is_quiet`. Who sees that the last child has left sees the lock
-            // as well under which it did, and waits for that.
-            None => self.first().store(next, Ordering::Release),
-        }
+        unlink(self.first(), child);
+    }
+}
+
+/// Enters a child that nobody else knows yet in the list that begins at `first`. Under the list's lock.
+#[inline]
+pub(super) fn push(first: &AtomicPtr<Node>, child: Ptr) {
+    let head = first.load(Ordering::Relaxed);
+    child.next.store(head, Ordering::Relaxed);
+    // SAFETY: what is in a list is held by its lock.
+    if let Some(head) = unsafe { Ptr::held(head) } {
+        head.prev.store(child.raw(), Ordering::Relaxed);
+    }
+    first.store(child.raw(), Ordering::Relaxed);
+}
+
+/// Takes `child` out of the list that begins at `first`. Under the list's lock.
+#[inline]
+pub(super) fn unlink(first: &AtomicPtr<Node>, child: Ptr) {
+    let (next, prev) = (
+        child.next.load(Ordering::Relaxed),
+        child.prev.load(Ordering::Relaxed),
+    );
+    // SAFETY: neighbours are in the same list.
+    if let Some(next) = unsafe { Ptr::held(next) } {
+        next.prev.store(prev, Ordering::Relaxed);
+    }
+    // SAFETY: as above.
+    match unsafe { Ptr::held(prev) } {
+        Some(prev) => prev.next.store(next, Ordering::Relaxed),
+        // Release: pairs with the Acquire load in `node::if_quiet`. Who sees that the last child has left sees the lock
+        // as well under which it did, and waits for that.
+        None => first.store(next, Ordering::Release),
     }
 }
 

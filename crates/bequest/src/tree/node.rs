@@ -14,8 +14,8 @@ use super::link::{self, List};
 use super::release;
 use super::stamp::Stamp;
 use super::state::{
-    ARMED, BEGAN, DONE, ENDLESS, KEPT, Kind, LISTED, LOCKED, Locked, ORPHAN, OWNS, ROOT, SETTLED, UNARMED,
-    is_pinned, kind,
+    ARMED, BEGAN, DONE, ENDLESS, KEPT, LISTED, LOCKED, Locked, ORPHAN, OWNS, RARE, ROOT, SETTLED, UNARMED,
+    is_pinned,
 };
 use super::timer::Timers;
 use super::walk::{self, Event};
@@ -151,14 +151,14 @@ impl NodeRef {
         // here before. If this is the only handle it stays so: who could derive or clone?
         let is_only = ptr.handles.load(Ordering::Acquire) == 1;
         let bits = ptr.state.load();
-        if !is_only || blame.cause.is_some() || bits & LISTED != 0 || kind(bits) == Kind::Full {
+        if !is_only || blame.cause.is_some() || bits & (LISTED | RARE) != 0 {
             return false;
         }
         let Some(word) = end::unseen(blame.reason, blame.origin) else {
             return false;
         };
         // Invariant 9, asked of the cheap clock.
-        let at = ptr.deadline();
+        let at = ptr.deadline_by(bits);
         if at != Stamp::NEVER && !at.is_far_off() {
             return false;
         }
@@ -167,7 +167,8 @@ impl NodeRef {
         if own.has(DONE) {
             return own.has(SETTLED) || ptr.kids.load(Ordering::Relaxed).is_null();
         }
-        if record::has_waiters(ptr, &own) || !link::has_only_ended_children(ptr, &own) {
+        let is_leaf = ptr.kids.load(Ordering::Relaxed).is_null();
+        if record::has_waiters(ptr, &own) || !is_leaf && !link::has_only_ended_children(ptr, &own) {
             return false;
         }
         if own.has(ARMED) {
@@ -406,15 +407,15 @@ pub(super) fn count_children(ptr: Ptr) -> (usize, usize) {
     (live, all)
 }
 
-/// Whether nobody is at work on the node and nothing is below it, so that it may be freed by whoever keeps walks and
+/// The node's bits, if nobody is at work on it and nothing is below it, so that it may be freed by whoever keeps walks and
 /// timers away from it.
 #[inline]
-pub(super) fn is_quiet(ptr: Ptr) -> bool {
+pub(super) fn if_quiet(ptr: Ptr) -> Option<u32> {
     // Acquire: pairs with the Release store of the child that left last. If that is seen, so is at least the lock under
     // which it was written, in the load that follows.
     if !ptr.kids.load(Ordering::Acquire).is_null() {
-        return false;
+        return None;
     }
     let bits = ptr.state.load();
-    bits & (LOCKED | ARMED | LISTED) == 0 && !is_pinned(bits)
+    (bits & (LOCKED | ARMED | LISTED) == 0 && !is_pinned(bits)).then_some(bits)
 }

@@ -69,64 +69,104 @@ mod lists {
         next: *mut Piece,
     }
 
-    struct Lists {
-        first: [Cell<*mut Piece>; SIZES],
-        length: [Cell<usize>; SIZES],
+    struct List {
+        first: Cell<*mut Piece>,
+        /// How many more pieces are taken in. None before the first is, so that the common way asks one question.
+        room: Cell<usize>,
     }
 
     thread_local! {
-        static LISTS: Lists = const {
-            Lists {
-                first: [const { Cell::new(ptr::null_mut()) }; SIZES],
-                length: [const { Cell::new(0) }; SIZES],
-            }
-        };
+        /// Without a destructor, so that a look at it is two instructions; [`GIVE_BACK`] has that.
+        static LISTS: [List; SIZES] = const { [const { List::new() }; SIZES] };
+        static STAGE: Cell<Stage> = const { Cell::new(Stage::Unused) };
+        static GIVE_BACK: GiveBack = const { GiveBack };
+    }
+
+    /// What a thread's lists are for.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Stage {
+        /// Nothing was freed on this thread yet.
+        Unused,
+        /// Pieces are kept.
+        Open,
+        /// The thread is ending: nothing is kept any more.
+        Closed,
     }
 
     #[inline]
     pub(super) fn take(list: usize) -> Option<NonNull<Piece>> {
-        // A thread that is ending has no lists any more.
-        LISTS.try_with(|lists| lists.take(list)).ok().flatten()
+        LISTS.with(|lists| lists[list].take())
     }
 
     #[inline]
     pub(super) fn keep(list: usize, piece: NonNull<Piece>) -> bool {
-        LISTS.try_with(|lists| lists.keep(list, piece)).unwrap_or(false)
+        LISTS.with(|lists| {
+            let list = &lists[list];
+            if list.room.get() == 0 && !open(lists) {
+                return false;
+            }
+            list.keep(piece);
+            true
+        })
     }
 
-    impl Lists {
+    /// Makes room, once, at the first piece that this thread frees; whether it did.
+    #[cold]
+    fn open(lists: &[List; SIZES]) -> bool {
+        if STAGE.get() != Stage::Unused {
+            return false;
+        }
+        // From here on the thread gives back what it keeps; a thread that is ending already keeps nothing.
+        let is_open = GIVE_BACK.try_with(|_| ()).is_ok();
+        if is_open {
+            STAGE.set(Stage::Open);
+            lists.iter().for_each(|list| list.room.set(KEPT));
+        }
+        is_open
+    }
+
+    impl List {
+        const fn new() -> List {
+            List {
+                first: Cell::new(ptr::null_mut()),
+                room: Cell::new(0),
+            }
+        }
+
         #[inline]
-        fn take(&self, list: usize) -> Option<NonNull<Piece>> {
-            let piece = NonNull::new(self.first[list].get())?;
-            // SAFETY: a piece in the list is this thread's alone, and `keep` wrote its link.
-            self.first[list].set(unsafe { piece.as_ref() }.next);
-            self.length[list].set(self.length[list].get() - 1);
+        fn take(&self) -> Option<NonNull<Piece>> {
+            let piece = NonNull::new(self.first.get())?;
+            // SAFETY: a piece in the list is this thread's and was written by `keep`.
+            self.first.set(unsafe { piece.as_ref() }.next);
+            self.room.set(self.room.get() + 1);
             Some(piece)
         }
 
         #[inline]
-        fn keep(&self, list: usize, piece: NonNull<Piece>) -> bool {
-            let length = self.length[list].get();
-            if length >= KEPT {
-                return false;
-            }
-            let next = self.first[list].get();
+        fn keep(&self, piece: NonNull<Piece>) {
+            let next = self.first.get();
             // SAFETY: the piece is large enough for a link, as all pooled types are, and nobody uses it.
             unsafe { piece.write(Piece { next }) };
-            self.first[list].set(piece.as_ptr());
-            self.length[list].set(length + 1);
-            true
+            self.first.set(piece.as_ptr());
+            self.room.set(self.room.get() - 1);
         }
     }
 
-    impl Drop for Lists {
+    /// Its destructor is the end of a thread's lists.
+    struct GiveBack;
+
+    impl Drop for GiveBack {
         fn drop(&mut self) {
-            for (list, layout) in LAYOUTS.into_iter().enumerate() {
-                while let Some(piece) = self.take(list) {
-                    // SAFETY: `LAYOUTS` has the layout of the one type whose pieces are in this list.
-                    unsafe { dealloc(piece.as_ptr().cast(), layout) };
+            STAGE.set(Stage::Closed);
+            LISTS.with(|lists| {
+                for (list, layout) in lists.iter().zip(LAYOUTS) {
+                    while let Some(piece) = list.take() {
+                        // SAFETY: `LAYOUTS` has the layout of the one type whose pieces are in this list.
+                        unsafe { dealloc(piece.as_ptr().cast(), layout) };
+                    }
+                    list.room.set(0);
                 }
-            }
+            });
         }
     }
 

@@ -10,9 +10,9 @@ use std::ptr::NonNull;
 
 use super::layout::{Details, Full, Heir, Node, Ptr, Tether, Timed};
 use super::link::{self, List, ListLock};
-use super::node::{disarm, is_quiet};
+use super::node::{disarm, if_quiet};
 use super::pool;
-use super::state::{ARMED, DONE, DYING, Kind, LISTED, Locked, ORPHAN, SHARDED, is_pinned, kind};
+use super::state::{ARMED, DONE, DYING, Kind, LISTED, Locked, ORPHAN, RARE, SHARDED, is_pinned, kind};
 use super::tell::Callback;
 use super::{bell, end, node, record};
 use crate::canceled::Canceled;
@@ -26,28 +26,58 @@ use crate::sync::{self, atomic::Ordering};
 /// The caller has that handle and does not use it afterwards.
 #[inline]
 pub(super) unsafe fn release(ptr: Ptr) {
+    let is_common = ptr.state.load() & RARE == 0;
     match ptr.parent {
-        Some(parent) if kind(ptr.state.load()) != Kind::Full => {
-            let list = List::of_child(&parent, ptr);
-            // Under the list's lock no walk can come by, so what is quiet now stays so.
-            if is_quiet(ptr) {
-                list.remove(ptr);
-                let last = take_if_last(parent, list);
-                // SAFETY: in no list, no handle, no pin, no child, not armed: it is ours.
-                let _rest = unsafe { dispose(ptr) };
-                if let Some(parent) = last {
-                    // SAFETY: `take_if_last` made it ours.
-                    unsafe { free(parent) };
+        Some(parent) if is_common => {
+            let above = parent.state.load();
+            if above & (SHARDED | ORPHAN) == 0 {
+                if let Some(own) = parent.state.lock_from(above) {
+                    // Under the list's lock no walk can come by, so what is quiet now stays so.
+                    if let Some(bits) = if_quiet(ptr) {
+                        link::unlink(&parent.kids, ptr);
+                        drop(own);
+                        // SAFETY: in no list, no handle, no pin, no child, not armed: it is ours.
+                        return unsafe { discard(ptr, bits) };
+                    }
                 }
-                return;
             }
         }
         // Nobody comes by the lists to a node without a parent.
-        None if kind(ptr.state.load()) != Kind::Full && is_quiet(ptr) => {
-            // SAFETY: as above.
-            return drop(unsafe { dispose(ptr) });
+        None if is_common => {
+            if let Some(bits) = if_quiet(ptr) {
+                // SAFETY: as above.
+                return unsafe { discard(ptr, bits) };
+            }
         }
         _ => {}
+    }
+    // SAFETY: as the caller promises.
+    unsafe { release_slowly(ptr) };
+}
+
+/// The ways that are less common: a list of many threads, or a parent that this may have been the last to hold.
+///
+/// # Safety
+///
+/// As [`release`].
+#[cold]
+#[inline(never)]
+unsafe fn release_slowly(ptr: Ptr) {
+    if let (Some(parent), true) = (ptr.parent, ptr.state.load() & RARE == 0) {
+        let list = List::of_child(&parent, ptr);
+        // As in `release`.
+        if let Some(bits) = if_quiet(ptr) {
+            list.remove(ptr);
+            let last = take_if_last(parent, list);
+            if let Some(parent) = last {
+                // SAFETY: in no list, no handle, no pin, no child, not armed: it is ours.
+                let _rest = unsafe { dispose(ptr) };
+                // SAFETY: `take_if_last` made it ours.
+                return unsafe { free(parent) };
+            }
+            // SAFETY: as above.
+            return unsafe { discard(ptr, bits) };
+        }
     }
     // SAFETY: as the caller promises.
     unsafe { settle(ptr) };
@@ -131,25 +161,55 @@ fn take_if_last(parent: Ptr, list: List<'_>) -> Option<Ptr> {
     Some(parent)
 }
 
+/// Gives back the memory of a node, and drops what it had.
+///
+/// # Safety
+///
+/// As [`dispose`]; `bits` are the node's.
+#[inline]
+unsafe fn discard(ptr: Ptr, bits: u32) {
+    if has_parts(ptr, bits) {
+        // SAFETY: as the caller promises.
+        drop(unsafe { dispose(ptr) });
+    } else {
+        // SAFETY: as the caller promises, and there is nothing to be dropped.
+        unsafe { give_back(ptr, bits) };
+    }
+}
+
+/// Whether there is anything in a node that has to be dropped.
+#[inline]
+fn has_parts(ptr: Ptr, bits: u32) -> bool {
+    let tail = ptr.tail.load(Ordering::Relaxed);
+    let is_bare = tail.is_null() || bits & DONE != 0 && end::seen(ptr).is_none();
+    !is_bare || bits & (LISTED | SHARDED) != 0 || ptr.has_details()
+}
+
 /// Gives back the memory of a node. What may have a foreign destructor is returned, to be dropped when nothing is left that
 /// a panic in it could leave half done.
 ///
 /// # Safety
 ///
 /// The caller has the node to itself: no handle, no child, no pin, in no list and in no wheel; and no lock is held.
-#[inline]
+#[inline(never)]
 unsafe fn dispose(ptr: Ptr) -> Option<Rest> {
     let bits = ptr.state.load();
-    let tail = ptr.tail.load(Ordering::Relaxed);
-    let has_nothing = tail.is_null() || bits & DONE != 0 && end::seen(ptr).is_none();
-    let rest = if has_nothing && bits & (LISTED | SHARDED) == 0 && !ptr.has_details() {
-        None
-    } else {
-        // SAFETY: the node is ours, so its parts are.
-        Some(unsafe { take_apart(ptr, bits, tail) })
-    };
+    // SAFETY: the node is ours, so its parts are.
+    let rest = has_parts(ptr, bits).then(|| unsafe { take_apart(ptr, bits) });
+    // SAFETY: as the caller promises; what needs a drop was taken out.
+    unsafe { give_back(ptr, bits) };
+    rest
+}
+
+/// Gives back the memory of a node, of which nothing needs a drop.
+///
+/// # Safety
+///
+/// As [`dispose`].
+#[inline]
+unsafe fn give_back(ptr: Ptr, bits: u32) {
     let raw = NonNull::new(ptr.raw()).expect("not null");
-    // SAFETY: the kind says what the allocation is; its plain fields need no drop, and what did was taken out above.
+    // SAFETY: the kind says what the allocation is; its plain fields need no drop.
     unsafe {
         match kind(bits) {
             Kind::Plain => pool::free::<Node>(raw),
@@ -159,7 +219,6 @@ unsafe fn dispose(ptr: Ptr) -> Option<Rest> {
             Kind::Tether => drop(Box::from_raw(raw.cast::<Tether>().as_ptr())),
         }
     }
-    rest
 }
 
 /// Takes out of a node what has to be dropped.
@@ -167,7 +226,8 @@ unsafe fn dispose(ptr: Ptr) -> Option<Rest> {
 /// # Safety
 ///
 /// As [`dispose`]; its memory is given back next.
-unsafe fn take_apart(ptr: Ptr, bits: u32, tail: *mut ()) -> Rest {
+unsafe fn take_apart(ptr: Ptr, bits: u32) -> Rest {
+    let tail = ptr.tail.load(Ordering::Relaxed);
     if bits & LISTED != 0 {
         inspect::gone(node::id(ptr));
     }

@@ -40,8 +40,13 @@ pub(super) const OWNS: u32 = 1 << 13;
 /// The node's end began here and not further out.
 pub(super) const BEGAN: u32 = 1 << 14;
 
-const KIND_SHIFT: u32 = 15;
-const KIND_MASK: u32 = 0b111 << KIND_SHIFT;
+/// The three bits of the [`Kind`]. A deadline follows the node.
+pub(super) const HAS_AT: u32 = 1 << 15;
+/// A place in the wheel follows the deadline.
+pub(super) const HAS_ENTRY: u32 = 1 << 16;
+/// It is a [`Full`](Kind::Full) node or a tether, which the short ways leave to the long ones.
+pub(super) const RARE: u32 = 1 << 17;
+const KIND_MASK: u32 = HAS_AT | HAS_ENTRY | RARE;
 const SHARD_SHIFT: u32 = 18;
 const SHARD_MASK: u32 = 0b1111 << SHARD_SHIFT;
 const CONTENDED_SHIFT: u32 = 22;
@@ -62,30 +67,33 @@ pub(super) enum Kind {
     /// Nothing: no deadline.
     Plain = 0,
     /// An inherited deadline.
-    Heir = 1,
+    Heir = HAS_AT,
     /// A deadline and a place in the wheel.
-    Timed = 2,
-    /// All of it, and a clock, and links to several parents.
-    Full = 3,
+    Timed = HAS_AT | HAS_ENTRY,
     /// A stand-in, in one parent's list, for a node with several.
-    Tether = 4,
+    Tether = RARE,
+    /// All of it, and a clock, and links to several parents.
+    Full = HAS_AT | HAS_ENTRY | RARE,
 }
 
 impl Kind {
     pub(super) const fn bits(self) -> u32 {
-        (self as u32) << KIND_SHIFT
+        self as u32
     }
 }
 
+#[inline]
 pub(super) const fn kind(bits: u32) -> Kind {
-    match (bits & KIND_MASK) >> KIND_SHIFT {
+    match bits & KIND_MASK {
         0 => Kind::Plain,
-        1 => Kind::Heir,
-        2 => Kind::Timed,
-        3 => Kind::Full,
-        _ => Kind::Tether,
+        HAS_AT => Kind::Heir,
+        TIMED => Kind::Timed,
+        RARE => Kind::Tether,
+        _ => Kind::Full,
     }
 }
+
+const TIMED: u32 = HAS_AT | HAS_ENTRY;
 
 /// In which of its parent's lists the node is entered, if the parent has several.
 pub(super) const fn shard(bits: u32) -> usize {
@@ -134,7 +142,7 @@ impl Word {
 
     #[inline]
     pub(super) fn lock(&self) -> Locked<'_> {
-        match self.take(self.guess()) {
+        match self.lock_from(self.guess()) {
             Some(locked) => locked,
             None => self.lock_slowly(),
         }
@@ -142,7 +150,7 @@ impl Word {
 
     #[inline]
     pub(super) fn try_lock(&self) -> Option<Locked<'_>> {
-        self.take(self.guess())
+        self.lock_from(self.guess())
     }
 
     #[inline]
@@ -164,8 +172,9 @@ impl Word {
         }
     }
 
+    /// The lock, if nobody has it and the word still is `bits`: so what was read in them holds under the lock as well.
     #[inline]
-    fn take(&self, bits: u32) -> Option<Locked<'_>> {
+    pub(super) fn lock_from(&self, bits: u32) -> Option<Locked<'_>> {
         if bits & LOCKED != 0 {
             return None;
         }
@@ -216,7 +225,7 @@ impl Locked<'_> {
 impl Drop for Locked<'_> {
     #[inline]
     fn drop(&mut self) {
-        // Release: pairs with the Acquire of `take` and `load`. A plain store: nobody else writes while it is locked.
+        // Release: pairs with the Acquire of `lock_from` and `load`. A plain store: nobody else writes while it is locked.
         self.word.0.store(self.bits, Ordering::Release);
     }
 }
