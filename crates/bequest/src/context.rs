@@ -114,6 +114,7 @@ impl Context {
     /// assert!(!outer.is_done(), "an inner end does not go outwards");
     /// ```
     #[track_caller]
+    #[inline(never)]
     pub fn with_cancel(&self) -> CancelScope {
         self.derive(None)
     }
@@ -498,7 +499,9 @@ impl Context {
 }
 
 impl Context {
+    /// Inlined into each way of deriving, so that one without a deadline is not asked for it.
     #[track_caller]
+    #[inline(always)]
     fn derive(&self, deadline: Option<Instant>) -> CancelScope {
         let node = NodeRef::child(self.node.as_ref(), Location::caller(), deadline);
         CancelScope::own(Context {

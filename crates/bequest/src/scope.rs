@@ -95,6 +95,7 @@ impl CancelScope {
     /// on other threads, whichever of several concurrent callers this is; the first has also woken all who wait and run
     /// all callbacks (but those that a cancel further out, at the same time on another thread, has taken upon itself). If it had ended before, nothing changes: the first event wins.
     #[track_caller]
+    #[inline(never)]
     pub fn cancel(&self) {
         blame(self.node(), Reason::Explicit, None);
     }
@@ -205,6 +206,7 @@ impl Canceller {
 }
 
 #[track_caller]
+#[inline]
 fn blame(node: &NodeRef, reason: Reason, cause: Option<Cause>) {
     node.cancel(Blame {
         reason,
@@ -214,6 +216,7 @@ fn blame(node: &NodeRef, reason: Reason, cause: Option<Cause>) {
 }
 
 impl Drop for CancelScope {
+    #[inline(always)]
     fn drop(&mut self) {
         if self.owns {
             self.node().end_scope();

@@ -12,7 +12,7 @@ use super::node;
 use super::pool::{self, Pooled};
 use super::stamp::Stamp;
 use super::state::{
-    BEGAN, CROWDED, DONE, Kind, LISTED, OWNS, RARE, ROOT, SETTLED, SHARDED, UNARMED, contended,
+    self, BEGAN, CROWDED, DONE, HAS_AT, Kind, LISTED, OWNS, RARE, ROOT, SETTLED, SHARDED, UNARMED, contended,
 };
 use super::timer::Timers;
 use super::{NodeRef, bell};
@@ -20,13 +20,13 @@ use crate::inspect;
 use crate::sync::{self, atomic::Ordering};
 
 impl Pooled for Node {
-    const LIST: usize = 0;
+    const LIST: usize = state::list(Kind::Plain.bits());
 }
 impl Pooled for Heir {
-    const LIST: usize = 1;
+    const LIST: usize = state::list(Kind::Heir.bits());
 }
 impl Pooled for Timed {
-    const LIST: usize = 2;
+    const LIST: usize = state::list(Kind::Timed.bits());
 }
 
 impl NodeRef {
@@ -42,7 +42,7 @@ impl NodeRef {
     }
 
     /// A node that ends with `parent`, at its own deadline, or when it is cancelled.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn child(
         parent: Option<&NodeRef>,
         made_at: &'static Location<'static>,
@@ -52,8 +52,8 @@ impl NodeRef {
         NodeRef::child_until(parent, made_at, deadline)
     }
 
-    /// As [`child`](NodeRef::child), with the deadline as a stamp.
-    #[inline]
+    /// As [`child`](NodeRef::child), with the deadline as a stamp. Inlined, since without one there is less to do.
+    #[inline(always)]
     pub(crate) fn child_until(
         parent: Option<&NodeRef>,
         made_at: &'static Location<'static>,
@@ -64,20 +64,14 @@ impl NodeRef {
         };
         let bits = parent.state.load();
         let is_common = bits & (DONE | SHARDED | RARE) == 0 && contended(bits) < CROWDED;
-        if is_common && !inspect::is_on() {
-            let plan = Plan::of(made_at, deadline, parent.deadline_by(bits), Some(parent));
-            if plan.flags & OWNS != 0 || bits & UNARMED == 0 {
-                let child = plan.small();
-                // The word has not changed since: the parent is live, and has one list (invariant 3).
-                let Some(own) = parent.state.lock_from(bits) else {
-                    return enter(parent, child);
-                };
-                link::push(&parent.kids, child);
-                drop(own);
-                return NodeRef::own(child);
-            }
+        if !is_common || inspect::is_on() {
+            return child_slowly(parent, made_at, deadline);
         }
-        child_slowly(parent, made_at, deadline)
+        if bits & HAS_AT == 0 && deadline == Stamp::NEVER {
+            let plan = Plan::of(made_at, Stamp::NEVER, Stamp::NEVER, Some(parent));
+            return enter_from(bits, parent, plan.small());
+        }
+        child_by_deadline(bits, parent, made_at, deadline)
     }
 
     /// A node that ends with the first of `parents`, with the clock given.
@@ -108,6 +102,33 @@ fn child_of_background(made_at: &'static Location<'static>, deadline: Stamp) -> 
     } else {
         NodeRef::own(plan.small())
     }
+}
+
+/// A child with a deadline, its own or inherited, in the common case. `bits` are the parent's.
+fn child_by_deadline(
+    bits: u32,
+    parent: Ptr,
+    made_at: &'static Location<'static>,
+    deadline: Stamp,
+) -> NodeRef {
+    let plan = Plan::of(made_at, deadline, parent.deadline_by(bits), Some(parent));
+    if plan.flags & OWNS == 0 && bits & UNARMED != 0 {
+        // It relies on the parent's deadline, at which nobody has looked.
+        return child_slowly(parent, made_at, deadline);
+    }
+    enter_from(bits, parent, plan.small())
+}
+
+/// Enters a new child in the only list of the parent, which was live when its word was `bits`.
+#[inline(always)]
+fn enter_from(bits: u32, parent: Ptr, child: Ptr) -> NodeRef {
+    // The word has not changed since, so the parent is live, and still has one list (invariant 3).
+    let Some(own) = parent.state.lock_from(bits) else {
+        return enter(parent, child);
+    };
+    link::push(&parent.kids, child);
+    drop(own);
+    NodeRef::own(child)
 }
 
 /// A child in every other case than the common one.
@@ -156,7 +177,7 @@ struct Plan {
 }
 
 impl Plan {
-    #[inline]
+    #[inline(always)]
     fn of(made_at: &'static Location<'static>, own: Stamp, inherited: Stamp, parent: Option<Ptr>) -> Plan {
         let owns = own < inherited;
         Plan {
@@ -168,7 +189,7 @@ impl Plan {
     }
 
     /// A node with as little behind it as will do.
-    #[inline]
+    #[inline(always)]
     fn small(self) -> Ptr {
         let node = |kind: Kind| Node::new(self.flags | kind.bits(), self.parent, self.made_at);
         let raw: NonNull<Node> = if self.at == Stamp::NEVER {

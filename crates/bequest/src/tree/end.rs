@@ -35,6 +35,13 @@ pub(super) fn unseen(reason: Reason, origin: &'static Location<'static>) -> Opti
     Some(line.map_addr(|address| address | tag))
 }
 
+/// Whether a node with this `tail` has something in it that has to be let go of: an end that was seen, or waiters. Those
+/// are never tagged.
+#[inline]
+pub(super) fn has_share(tail: *mut ()) -> bool {
+    !tail.is_null() && tail.addr() & TAGS == 0
+}
+
 /// The end of a node that has ended, or `None` for a word that nobody has seen yet.
 #[inline]
 pub(super) fn seen(node: Ptr) -> Option<Raw> {

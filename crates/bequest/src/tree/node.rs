@@ -14,8 +14,8 @@ use super::link::{self, List};
 use super::release;
 use super::stamp::Stamp;
 use super::state::{
-    ARMED, BEGAN, DONE, ENDLESS, KEPT, LISTED, LOCKED, Locked, ORPHAN, OWNS, RARE, ROOT, SETTLED, UNARMED,
-    is_pinned,
+    ARMED, BEGAN, DONE, ENDLESS, HAS_AT, KEPT, LISTED, LOCKED, Locked, ORPHAN, OWNS, RARE, ROOT, SETTLED,
+    UNARMED, is_pinned,
 };
 use super::timer::Timers;
 use super::walk::{self, Event};
@@ -135,51 +135,20 @@ impl NodeRef {
     }
 
     /// Ends the node and everything below it. When the call returns, all of them read as done, whoever was first.
-    #[inline]
+    /// Inlined, since most callers have a fixed reason and no cause.
+    #[inline(always)]
     pub(crate) fn cancel(&self, blame: Blame) {
-        if !self.end_unseen(&blame) {
+        let is_told = match end::unseen(blame.reason, blame.origin) {
+            Some(word) if blame.cause.is_none() => end_unseen(self.ptr(), word),
+            _ => false,
+        };
+        if !is_told {
             self.end_seen(blame);
         }
     }
 
-    /// Ends a node that nobody else can see: no other handle, nobody who waits, and no child but such as have ended, which
-    /// see their own end. Whether it was one.
-    #[inline]
-    fn end_unseen(&self, blame: &Blame) -> bool {
-        let ptr = self.ptr();
-        // Full nodes are few, and may have a clock of their own. Acquire: pairs with the Release decrement of whoever was
-        // here before. If this is the only handle it stays so: who could derive or clone?
-        let is_only = ptr.handles.load(Ordering::Acquire) == 1;
-        let bits = ptr.state.load();
-        if !is_only || blame.cause.is_some() || bits & (LISTED | RARE) != 0 {
-            return false;
-        }
-        let Some(word) = end::unseen(blame.reason, blame.origin) else {
-            return false;
-        };
-        // Invariant 9, asked of the cheap clock.
-        let at = ptr.deadline_by(bits);
-        if at != Stamp::NEVER && !at.is_far_off() {
-            return false;
-        }
-        let mut own = ptr.state.lock();
-        // Nobody can have come meanwhile but a walk from above, which has been first then.
-        if own.has(DONE) {
-            return own.has(SETTLED) || ptr.kids.load(Ordering::Relaxed).is_null();
-        }
-        let is_leaf = ptr.kids.load(Ordering::Relaxed).is_null();
-        if record::has_waiters(ptr, &own) || !is_leaf && !link::has_only_ended_children(ptr, &own) {
-            return false;
-        }
-        if own.has(ARMED) {
-            disarm(ptr, &mut own);
-        }
-        ptr.tail.store(word, Ordering::Relaxed);
-        own.bits = own.bits & !UNARMED | DONE | BEGAN | SETTLED;
-        true
-    }
-
     #[cold]
+    #[inline(never)]
     fn end_seen(&self, blame: Blame) {
         let ptr = self.ptr();
         walk::end_what_has_passed(ptr);
@@ -187,13 +156,19 @@ impl NodeRef {
     }
 
     /// The owner goes: the scope has ended.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn end_scope(&self) {
         let ptr = self.ptr();
-        // What nobody can see need not be written down: the node is freed next.
-        if ptr.state.load() & DONE != 0 && ptr.kids.load(Ordering::Relaxed).is_null() {
-            return;
+        let has_ended = ptr.state.load() & DONE != 0 && ptr.kids.load(Ordering::Relaxed).is_null();
+        if !has_ended {
+            self.end_live_scope();
         }
+    }
+
+    #[inline(never)]
+    fn end_live_scope(&self) {
+        let ptr = self.ptr();
+        // What nobody can see need not be written down: the node is freed next.
         let no_waiter = ptr.tail.load(Ordering::Relaxed).is_null();
         if self.is_alone() && no_waiter && ptr.state.load() & DONE == 0 {
             return;
@@ -280,6 +255,57 @@ impl fmt::Debug for NodeRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "NodeRef({})", self.id())
     }
+}
+
+/// Ends a node that nobody else can see: no other handle, nobody who waits, and no child but such as have ended, which
+/// see their own end. Whether it was one. `word` is the end, as [`end::unseen`] makes it.
+#[inline(always)]
+fn end_unseen(ptr: Ptr, word: *mut ()) -> bool {
+    // Acquire: pairs with the Release decrement of whoever was here before. If this is the only handle it stays so: who
+    // could derive or clone?
+    let is_only = ptr.handles.load(Ordering::Acquire) == 1;
+    let bits = ptr.state.load();
+    // Full nodes are few, and may have a clock of their own.
+    if !is_only || bits & (LISTED | RARE) != 0 {
+        return false;
+    }
+    let is_leaf = || ptr.kids.load(Ordering::Relaxed).is_null();
+    let is_bare = || is_leaf() && ptr.tail.load(Ordering::Relaxed).is_null();
+    if bits & (HAS_AT | DONE) == 0 && is_bare() {
+        if let Some(mut own) = ptr.state.lock_from(bits) {
+            // Once more, under the lock.
+            if is_bare() {
+                ptr.tail.store(word, Ordering::Relaxed);
+                own.bits |= DONE | BEGAN | SETTLED;
+                return true;
+            }
+        }
+    }
+    end_unseen_slowly(ptr, word)
+}
+
+#[inline(never)]
+fn end_unseen_slowly(ptr: Ptr, word: *mut ()) -> bool {
+    // Invariant 9, asked of the cheap clock.
+    let at = ptr.deadline();
+    if at != Stamp::NEVER && !at.is_far_off() {
+        return false;
+    }
+    let mut own = ptr.state.lock();
+    let is_leaf = ptr.kids.load(Ordering::Relaxed).is_null();
+    // Nobody can have come meanwhile but a walk from above, which has been first then.
+    if own.has(DONE) {
+        return own.has(SETTLED) || is_leaf;
+    }
+    if record::has_waiters(ptr, &own) || !is_leaf && !link::has_only_ended_children(ptr, &own) {
+        return false;
+    }
+    if own.has(ARMED) {
+        disarm(ptr, &mut own);
+    }
+    ptr.tail.store(word, Ordering::Relaxed);
+    own.bits = own.bits & !UNARMED | DONE | BEGAN | SETTLED;
+    true
 }
 
 #[inline]

@@ -5,20 +5,28 @@
 //! ends. Under the model checker, miri and the sanitizers, or with `--cfg bequest_no_pool`, there are no lists, so that
 //! those tools see each piece being made and freed.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{self, Layout, handle_alloc_error};
 use std::ptr::NonNull;
+
+use super::layout::{Heir, Node, Timed};
+use super::record::Record;
 
 /// How many pieces of one size a thread keeps.
 #[cfg(not(any(loom, miri, bequest_no_pool)))]
 const KEPT: usize = 64;
 
-/// The sizes that are kept: a plain node, an heir, a timed node, a waiter.
-#[cfg(not(any(loom, miri, bequest_no_pool)))]
-const SIZES: usize = 4;
+/// The layouts that are kept, by list: a plain node, an heir, a waiter, a timed node. Those of nodes stand where
+/// [`state::list`](super::state::list) says.
+const LAYOUTS: [Layout; 4] = [
+    Layout::new::<Node>(),
+    Layout::new::<Heir>(),
+    Layout::new::<Record>(),
+    Layout::new::<Timed>(),
+];
 
 /// A type whose pieces are kept.
 pub(super) trait Pooled: Sized {
-    /// Which of a thread's lists is its own; no two types of different layout share one.
+    /// Which of a thread's lists is its own: that of its layout.
     const LIST: usize;
 }
 
@@ -36,33 +44,42 @@ pub(super) fn make<T: Pooled>(value: T) -> NonNull<T> {
 ///
 /// # Safety
 ///
-/// `piece` came from [`make`] for the same type, and nobody uses it any more.
+/// `piece` came from [`make`] for a type of this list, and nobody uses it any more.
 #[inline]
-pub(super) unsafe fn free<T: Pooled>(piece: NonNull<T>) {
-    if !lists::keep(T::LIST, piece.cast()) {
-        // SAFETY: it came from `fresh` by this layout.
-        unsafe { dealloc(piece.as_ptr().cast(), Layout::new::<T>()) };
+pub(super) unsafe fn free(list: usize, piece: NonNull<()>) {
+    if !lists::keep(list, piece.cast()) {
+        // SAFETY: as the caller promises.
+        unsafe { dealloc(list, piece) };
     }
 }
 
+/// # Safety
+///
+/// As [`free`].
 #[cold]
-fn fresh<T>() -> NonNull<T> {
-    let layout = Layout::new::<T>();
+unsafe fn dealloc(list: usize, piece: NonNull<()>) {
+    // SAFETY: it came from `fresh` by this layout.
+    unsafe { alloc::dealloc(piece.as_ptr().cast(), LAYOUTS[list]) };
+}
+
+#[cold]
+fn fresh<T: Pooled>() -> NonNull<T> {
+    const { assert!(size_of::<T>() == LAYOUTS[T::LIST].size() && align_of::<T>() == LAYOUTS[T::LIST].align()) };
+    let layout = LAYOUTS[T::LIST];
     // SAFETY: none of the pooled types is of size zero.
-    let piece = unsafe { alloc(layout) };
+    let piece = unsafe { alloc::alloc(layout) };
     NonNull::new(piece.cast()).unwrap_or_else(|| handle_alloc_error(layout))
 }
 
 /// The lists of this thread.
 #[cfg(not(any(loom, miri, bequest_no_pool)))]
 mod lists {
-    use std::alloc::{Layout, dealloc};
     use std::cell::Cell;
     use std::ptr::{self, NonNull};
 
-    use super::super::layout::{Heir, Node, Timed};
-    use super::super::record::Record;
-    use super::{KEPT, SIZES};
+    use super::{KEPT, LAYOUTS};
+
+    const SIZES: usize = LAYOUTS.len();
 
     /// A freed piece, which is where the pointer to the next is.
     pub(super) struct Piece {
@@ -159,24 +176,16 @@ mod lists {
         fn drop(&mut self) {
             STAGE.set(Stage::Closed);
             LISTS.with(|lists| {
-                for (list, layout) in lists.iter().zip(LAYOUTS) {
+                for (number, list) in lists.iter().enumerate() {
                     while let Some(piece) = list.take() {
-                        // SAFETY: `LAYOUTS` has the layout of the one type whose pieces are in this list.
-                        unsafe { dealloc(piece.as_ptr().cast(), layout) };
+                        // SAFETY: a piece of this list, which nobody uses.
+                        unsafe { super::dealloc(number, piece.cast()) };
                     }
                     list.room.set(0);
                 }
             });
         }
     }
-
-    /// The layouts of the kept types, by list.
-    const LAYOUTS: [Layout; SIZES] = [
-        Layout::new::<Node>(),
-        Layout::new::<Heir>(),
-        Layout::new::<Timed>(),
-        Layout::new::<Record>(),
-    ];
 }
 
 /// No lists: each piece comes from the allocator and goes back to it.

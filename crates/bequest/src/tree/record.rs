@@ -35,7 +35,7 @@ enum Content {
 }
 
 impl Pooled for Record {
-    const LIST: usize = 3;
+    const LIST: usize = 2;
 }
 
 /// A future's place among those who wait on a node.
@@ -251,7 +251,7 @@ impl Record {
         // SAFETY: as the caller promises.
         let content = unsafe { Record::exchange(record, Content::Nothing) };
         // SAFETY: made by `make`; with nothing in it there is nothing to drop.
-        unsafe { pool::free(record) };
+        unsafe { pool::free(Record::LIST, record.cast()) };
         drop(content);
     }
 }
@@ -373,7 +373,7 @@ impl Iterator for Ring {
         // SAFETY: as above; a detached record has no other owner, and its content was taken out.
         unsafe {
             if record.as_ref().detached.load(Ordering::Relaxed) {
-                pool::free(record);
+                pool::free(Record::LIST, record.cast());
             }
         }
         Some(content)

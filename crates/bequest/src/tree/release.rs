@@ -8,11 +8,11 @@
 
 use std::ptr::NonNull;
 
-use super::layout::{Details, Full, Heir, Node, Ptr, Tether, Timed};
+use super::layout::{Details, Full, Ptr, Tether};
 use super::link::{self, List, ListLock};
 use super::node::{disarm, if_quiet};
 use super::pool;
-use super::state::{ARMED, DONE, DYING, Kind, LISTED, Locked, ORPHAN, RARE, SHARDED, is_pinned, kind};
+use super::state::{self, ARMED, DONE, DYING, Kind, LISTED, Locked, ORPHAN, RARE, SHARDED, is_pinned, kind};
 use super::tell::Callback;
 use super::{bell, end, node, record};
 use crate::canceled::Canceled;
@@ -161,7 +161,7 @@ fn take_if_last(parent: Ptr, list: List<'_>) -> Option<Ptr> {
     Some(parent)
 }
 
-/// Gives back the memory of a node, and drops what it had.
+/// Gives back the memory of a node that is neither full nor a tether, and drops what it had.
 ///
 /// # Safety
 ///
@@ -170,18 +170,30 @@ fn take_if_last(parent: Ptr, list: List<'_>) -> Option<Ptr> {
 unsafe fn discard(ptr: Ptr, bits: u32) {
     if has_parts(ptr, bits) {
         // SAFETY: as the caller promises.
-        drop(unsafe { dispose(ptr) });
+        unsafe { dismantle(ptr) };
     } else {
-        // SAFETY: as the caller promises, and there is nothing to be dropped.
-        unsafe { give_back(ptr, bits) };
+        let raw = NonNull::new(ptr.raw()).expect("not null");
+        // SAFETY: as the caller promises, and there is nothing to be dropped. It is not `RARE`.
+        unsafe { pool::free(state::list(bits), raw.cast()) };
     }
+}
+
+/// As [`discard`], of a node that has something to be dropped.
+///
+/// # Safety
+///
+/// As [`dispose`].
+#[cold]
+#[inline(never)]
+unsafe fn dismantle(ptr: Ptr) {
+    // SAFETY: as the caller promises.
+    drop(unsafe { dispose(ptr) });
 }
 
 /// Whether there is anything in a node that has to be dropped.
 #[inline]
 fn has_parts(ptr: Ptr, bits: u32) -> bool {
-    let tail = ptr.tail.load(Ordering::Relaxed);
-    let is_bare = tail.is_null() || bits & DONE != 0 && end::seen(ptr).is_none();
+    let is_bare = !end::has_share(ptr.tail.load(Ordering::Relaxed));
     !is_bare || bits & (LISTED | SHARDED) != 0 || ptr.has_details()
 }
 
@@ -212,9 +224,7 @@ unsafe fn give_back(ptr: Ptr, bits: u32) {
     // SAFETY: the kind says what the allocation is; its plain fields need no drop.
     unsafe {
         match kind(bits) {
-            Kind::Plain => pool::free::<Node>(raw),
-            Kind::Heir => pool::free::<Heir>(raw.cast()),
-            Kind::Timed => pool::free::<Timed>(raw.cast()),
+            Kind::Plain | Kind::Heir | Kind::Timed => pool::free(state::list(bits), raw.cast()),
             Kind::Full => drop(Box::from_raw(raw.cast::<Full>().as_ptr())),
             Kind::Tether => drop(Box::from_raw(raw.cast::<Tether>().as_ptr())),
         }

@@ -95,6 +95,12 @@ pub(super) const fn kind(bits: u32) -> Kind {
 
 const TIMED: u32 = HAS_AT | HAS_ENTRY;
 
+/// In which list of the pool the memory of a node is kept that is neither full nor a tether.
+#[inline]
+pub(super) const fn list(bits: u32) -> usize {
+    ((bits & TIMED) / HAS_AT) as usize
+}
+
 /// In which of its parent's lists the node is entered, if the parent has several.
 pub(super) const fn shard(bits: u32) -> usize {
     ((bits & SHARD_MASK) >> SHARD_SHIFT) as usize
