@@ -16,7 +16,7 @@ use crate::deadline::{Deadline, after};
 use crate::done::{Done, DoneOwned, Run, RunOwned, Sleep, Timeout, block_on};
 use crate::key::Key;
 use crate::scope::CancelScope;
-use crate::tree::{NodeRef, Timers};
+use crate::tree::{NodeRef, Timers, has_come};
 use crate::values::Values;
 
 /// Until when, who still wants it, and what travels along: the handle that a request hands down.
@@ -239,6 +239,7 @@ impl Context {
     /// Whether this context has ended. Once true, always true.
     ///
     /// One load; the first look at a deadline reads the clock, and a deadline that has passed is over at that look.
+    #[inline]
     pub fn is_done(&self) -> bool {
         self.node.as_ref().is_some_and(NodeRef::is_done)
     }
@@ -248,6 +249,7 @@ impl Context {
     /// # Errors
     ///
     /// The end of this context, the same at every call.
+    #[inline]
     pub fn check(&self) -> Result<(), Canceled> {
         match self.err() {
             None => Ok(()),
@@ -256,6 +258,7 @@ impl Context {
     }
 
     /// The error with which this context ended, once it has.
+    #[inline]
     pub fn err(&self) -> Option<Canceled> {
         self.node.as_ref()?.end()
     }
@@ -301,6 +304,7 @@ impl Context {
     }
 
     /// The value under `key` that was put in last, if there is one. The cost does not grow with the depth.
+    #[inline]
     pub fn value<T: 'static>(&self, key: &'static Key<T>) -> Option<&T> {
         self.values.get(key)
     }
@@ -517,6 +521,15 @@ impl Context {
 
     fn clock(&self) -> &dyn Clock {
         self.timers().map_or(&SystemClock, |timers| timers.clock())
+    }
+
+    /// Whether `at` has come on this context's clock.
+    #[inline]
+    pub(crate) fn has_come(&self, at: Instant) -> bool {
+        match self.timers() {
+            Some(timers) => at <= timers.clock().now(),
+            None => has_come(at),
+        }
     }
 
     /// `span` from now on this context's clock; `None` for a point that never comes.

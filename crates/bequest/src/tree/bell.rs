@@ -7,6 +7,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::layout::{NodeBell, Ptr};
+use super::record::Identity;
 use super::stamp::Stamp;
 use super::state::{ARMED, DONE, DYING, PIN, UNARMED, pins_are_used_up};
 use super::timer::{Expire, TimerKey, Timers};
@@ -19,6 +20,8 @@ pub(crate) struct Armed {
     bell: Arc<Bell>,
     /// The queue and the place in it, for a clock that is not the system's.
     queued: Option<(Arc<Timers>, TimerKey)>,
+    /// Which waker the bell has been given, to be compared without its lock. Once it has rung, that is seen first.
+    listening: Identity,
 }
 
 /// What the limit rings.
@@ -32,14 +35,24 @@ pub(super) struct Bell {
 }
 
 impl Armed {
-    /// Arms a limit at `at` on the clock of `node`.
-    pub(crate) fn at(at: Instant, node: Option<&NodeRef>) -> Armed {
+    /// Arms a limit at `at` on the clock of `node`, which wakes `waker`; `None` if it has come already.
+    pub(crate) fn at(at: Instant, node: Option<&NodeRef>, waker: &Waker) -> Option<Armed> {
+        let timers = node.and_then(NodeRef::timers);
+        let stamp = Stamp::of(at);
+        let has_come = match timers {
+            None => stamp.has_come(),
+            Some(timers) => at <= timers.clock().now(),
+        };
+        if has_come {
+            return None;
+        }
+        // With its waker from the start: no lock is needed for what nobody else knows yet.
         let bell = Arc::new(Bell {
-            entry: Entry::of_bell(Stamp::of(at)),
+            entry: Entry::of_bell(stamp),
             rung: AtomicBool::new(false),
-            waker: Mutex::new(None),
+            waker: Mutex::new(Some(waker.clone())),
         });
-        let queued = match node.and_then(NodeRef::timers) {
+        let queued = match timers {
             Some(timers) => {
                 let entry: Weak<Bell> = Arc::downgrade(&bell);
                 Some((Arc::clone(timers), timers.insert(at, entry)))
@@ -51,25 +64,35 @@ impl Armed {
                 None
             }
         };
-        Armed { bell, queued }
+        Some(Armed {
+            bell,
+            queued,
+            listening: Identity::of(waker),
+        })
     }
 
+    #[inline]
     pub(crate) fn has_rung(&self) -> bool {
         // Acquire: pairs with the Release store in `ring`.
         self.bell.rung.load(Ordering::Acquire)
     }
 
-    /// Leaves the waker; whether the bell has rung already.
-    pub(crate) fn listen(&self, waker: &Waker) -> bool {
-        let known = lock(&self.bell.waker)
-            .as_ref()
-            .is_some_and(|known| known.will_wake(waker));
-        if !known {
-            let mine = waker.clone();
-            let old = lock(&self.bell.waker).replace(mine);
-            drop(old);
+    /// Leaves the waker, unless the bell has it; whether the bell has rung already.
+    #[inline]
+    pub(crate) fn listen(&mut self, waker: &Waker) -> bool {
+        if self.listening != Identity::of(waker) {
+            self.replace(waker);
         }
         self.has_rung()
+    }
+
+    #[cold]
+    fn replace(&mut self, waker: &Waker) {
+        let mine = waker.clone();
+        let old = lock(&self.bell.waker).replace(mine);
+        self.listening = Identity::of(waker);
+        // Outside the lock: it is foreign.
+        drop(old);
     }
 }
 

@@ -98,9 +98,11 @@ pub(crate) use held::{Held, Row};
 #[cfg(not(bequest_plain))]
 pub(crate) use node::NodeRef;
 #[cfg(bequest_plain)]
-pub(crate) use plain::{Armed, Held, NodeRef, Place, Row, Ticket, Timers, system_armed};
+pub(crate) use plain::{Armed, Held, NodeRef, Place, Row, Ticket, Timers, has_come, system_armed};
 #[cfg(not(bequest_plain))]
 pub(crate) use record::{Place, Ticket};
+#[cfg(not(bequest_plain))]
+pub(crate) use stamp::has_come;
 pub(crate) use tell::{Callback, panics};
 #[cfg(not(bequest_plain))]
 pub(crate) use timer::Timers;

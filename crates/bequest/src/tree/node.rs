@@ -62,7 +62,14 @@ impl NodeRef {
     /// The end, once there is one. Looks as [`is_done`](NodeRef::is_done) does.
     #[inline]
     pub(crate) fn end(&self) -> Option<Canceled> {
-        self.is_done().then(|| end::of(self.ptr()).canceled())
+        if self.is_done() { Some(self.known()) } else { None }
+    }
+
+    /// The end of a node that has ended. Out of line, so that asking a live one is short.
+    #[cold]
+    #[inline(never)]
+    fn known(&self) -> Canceled {
+        end::of(self.ptr()).canceled()
     }
 
     /// The end as far as it is known, without a look at the clock.

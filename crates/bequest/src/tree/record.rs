@@ -41,20 +41,35 @@ impl Pooled for Record {
 /// A future's place among those who wait on a node.
 #[derive(Default)]
 pub(crate) struct Place {
+    /// There from the first pending poll to the end of the wait.
     record: Option<NonNull<Record>>,
-    /// Which waker is in the record, to be compared without the lock.
-    waker: Option<Identity>,
+    /// Which waker is in the record, to be compared without the lock; nobody's while there is no record in the ring.
+    waker: Identity,
 }
 
 /// What makes a waker the same as another.
 #[derive(Clone, Copy, PartialEq)]
-struct Identity {
+pub(super) struct Identity {
     data: *const (),
+    /// Null of no waker.
     vtable: *const (),
 }
 
-// SAFETY: the record is shared with the node alone, under its lock, and its content can be sent; the identity is
-// compared and never followed.
+impl Default for Identity {
+    fn default() -> Identity {
+        Identity {
+            data: ptr::null(),
+            vtable: ptr::null(),
+        }
+    }
+}
+
+// SAFETY: it is compared and never followed.
+unsafe impl Send for Identity {}
+// SAFETY: as above.
+unsafe impl Sync for Identity {}
+
+// SAFETY: the record is shared with the node alone, under its lock, and its content can be sent.
 unsafe impl Send for Place {}
 // SAFETY: as above; through a shared place nothing can be done.
 unsafe impl Sync for Place {}
@@ -68,7 +83,8 @@ unsafe impl Send for Ticket {}
 unsafe impl Sync for Ticket {}
 
 impl Identity {
-    fn of(waker: &Waker) -> Identity {
+    #[inline]
+    pub(super) fn of(waker: &Waker) -> Identity {
         Identity {
             data: waker.data(),
             vtable: ptr::from_ref(waker.vtable()).cast(),
@@ -84,47 +100,75 @@ impl NodeRef {
             return Poll::Ready(());
         }
         // A node that was live after the waker had been entered will wake it: no lock.
-        if place.waker == Some(Identity::of(task.waker())) {
+        let waker = Identity::of(task.waker());
+        if place.waker == waker {
             return Poll::Pending;
         }
-        self.enter(place, task.waker())
+        let has_ended = match place.record {
+            None => self.enter(place, task.waker()),
+            Some(record) => self.exchange(record, task.waker()),
+        };
+        if has_ended {
+            return Poll::Ready(());
+        }
+        place.waker = waker;
+        Poll::Pending
     }
 
-    fn enter(&self, place: &mut Place, waker: &Waker) -> Poll<()> {
-        // Cloned before the lock is taken, and what is not needed is dropped after: a waker is foreign (invariant 6).
-        let content = Content::Waker(waker.clone());
-        let record = *place.record.get_or_insert_with(Record::make);
+    /// Enters a waiter; whether the node has ended meanwhile.
+    #[inline(never)]
+    fn enter(&self, place: &mut Place, waker: &Waker) -> bool {
+        // Cloned before the lock is taken: a waker is foreign (invariant 6).
+        let record = Record::make(Content::Waker(waker.clone()));
         let ptr = self.ptr();
         let own = ptr.state.lock();
         // Under the lock (invariant 4).
         if own.has(DONE) {
             drop(own);
-            drop(content);
-            return Poll::Ready(());
+            // SAFETY: it never was in a ring.
+            unsafe { Record::free(record) };
+            return true;
         }
-        // SAFETY: under the lock of the node in whose ring it is or will be.
-        let old = unsafe { Record::exchange(record, content) };
-        if place.waker.is_none() {
-            // SAFETY: under the lock, and it is in no ring, since there was no waker in it.
-            unsafe { enqueue(ptr, record) };
-        }
+        // SAFETY: under the lock, and it is in no ring.
+        unsafe { enqueue(ptr, record) };
         drop(own);
-        place.waker = Some(Identity::of(waker));
+        place.record = Some(record);
+        false
+    }
+
+    /// Gives a record that was entered another waker; whether the node has ended meanwhile.
+    #[cold]
+    #[inline(never)]
+    fn exchange(&self, record: NonNull<Record>, waker: &Waker) -> bool {
+        // Cloned before the lock is taken, and what is not needed is dropped after it.
+        let content = Content::Waker(waker.clone());
+        let ptr = self.ptr();
+        let own = ptr.state.lock();
+        if own.has(DONE) {
+            drop(own);
+            drop(content);
+            return true;
+        }
+        // SAFETY: under the lock of the live node in whose ring it is.
+        let old = unsafe { Record::exchange(record, content) };
+        drop(own);
         drop(old);
-        Poll::Pending
+        false
     }
 
     /// Withdraws a waiter.
     #[inline]
     pub(crate) fn leave(&self, place: &mut Place) {
         if let Some(record) = place.record.take() {
-            self.withdraw(record, place.waker.take().is_some());
+            place.waker = Identity::default();
+            self.withdraw(record);
         }
     }
 
-    fn withdraw(&self, record: NonNull<Record>, was_queued: bool) {
+    #[inline(never)]
+    fn withdraw(&self, record: NonNull<Record>) {
         let ptr = self.ptr();
-        if was_queued && ptr.state.load() & DONE == 0 {
+        if ptr.state.load() & DONE == 0 {
             let own = ptr.state.lock();
             if !own.has(DONE) {
                 // SAFETY: under the lock of the live node in whose ring it is.
@@ -140,9 +184,7 @@ impl NodeRef {
     pub(crate) fn add_callback(&self, callback: Callback) -> Option<Ticket> {
         let ptr = self.ptr();
         if !self.is_done() {
-            let record = Record::make();
-            // SAFETY: nobody else knows the record yet.
-            unsafe { Record::exchange(record, Content::Callback(callback)) };
+            let record = Record::make(Content::Callback(callback));
             let own = ptr.state.lock();
             if !own.has(DONE) {
                 // SAFETY: under the lock, and it is in no ring.
@@ -151,10 +193,7 @@ impl NodeRef {
             }
             drop(own);
             // SAFETY: it never was in a ring.
-            let content = unsafe { Record::exchange(record, Content::Nothing) };
-            // SAFETY: as above.
-            unsafe { Record::free(record) };
-            if let Content::Callback(callback) = content {
+            if let Content::Callback(callback) = unsafe { Record::take(record) } {
                 self.call_now(callback);
             }
             return None;
@@ -225,12 +264,12 @@ pub(super) fn waiting(ptr: Ptr) -> usize {
 }
 
 impl Record {
-    fn make() -> NonNull<Record> {
+    fn make(content: Content) -> NonNull<Record> {
         pool::make(Record {
             next: AtomicPtr::new(ptr::null_mut()),
             prev: AtomicPtr::new(ptr::null_mut()),
             detached: AtomicBool::new(false),
-            content: UnsafeCell::new(Content::Nothing),
+            content: UnsafeCell::new(content),
         })
     }
 
@@ -249,10 +288,21 @@ impl Record {
     /// The record is in no ring, nobody else uses it, and no lock is held.
     unsafe fn free(record: NonNull<Record>) {
         // SAFETY: as the caller promises.
-        let content = unsafe { Record::exchange(record, Content::Nothing) };
-        // SAFETY: made by `make`; with nothing in it there is nothing to drop.
-        unsafe { pool::free(Record::LIST, record.cast()) };
-        drop(content);
+        drop(unsafe { Record::take(record) });
+    }
+
+    /// Takes the content out and gives the memory back.
+    ///
+    /// # Safety
+    ///
+    /// As [`free`](Record::free).
+    unsafe fn take(record: NonNull<Record>) -> Content {
+        // SAFETY: as the caller promises; the content is read once, since the record is freed once.
+        unsafe {
+            let content = record.as_ref().content.get().read();
+            pool::free(Record::LIST, record.cast());
+            content
+        }
     }
 }
 
@@ -388,7 +438,7 @@ pub(super) fn has_waiters(node: Ptr, own: &Locked<'_>) -> bool {
 impl std::fmt::Debug for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Place")
-            .field("entered", &self.waker.is_some())
+            .field("entered", &self.record.is_some())
             .finish()
     }
 }

@@ -88,6 +88,12 @@ impl Stamp {
     }
 }
 
+/// Whether `at` has come on the system's clock.
+#[inline]
+pub(crate) fn has_come(at: Instant) -> bool {
+    Stamp::of(at).has_come()
+}
+
 fn nanos(span: Duration) -> Option<i64> {
     let whole = i64::try_from(span.as_secs()).ok()?.checked_mul(1_000_000_000)?;
     whole

@@ -251,6 +251,11 @@ pub(crate) fn system_armed() -> usize {
     Timers::system().armed()
 }
 
+/// Whether `at` has come on the system's clock.
+pub(crate) fn has_come(at: Instant) -> bool {
+    at <= Instant::now()
+}
+
 /// The armed limit of one await. Disarmed on drop.
 pub(crate) struct Armed {
     bell: Arc<Bell>,
@@ -264,25 +269,28 @@ struct Bell {
 }
 
 impl Armed {
-    pub(crate) fn at(at: Instant, node: Option<&NodeRef>) -> Armed {
+    pub(crate) fn at(at: Instant, node: Option<&NodeRef>, waker: &Waker) -> Option<Armed> {
         let timers = node.and_then(NodeRef::timers).unwrap_or_else(|| Timers::system());
+        if at <= timers.clock().now() {
+            return None;
+        }
         let bell = Arc::new(Bell {
-            state: Mutex::new((false, None)),
+            state: Mutex::new((false, Some(waker.clone()))),
         });
         let entry: Weak<Bell> = Arc::downgrade(&bell);
         let key = timers.insert(at, entry);
-        Armed {
+        Some(Armed {
             bell,
             timers: Arc::clone(timers),
             key,
-        }
+        })
     }
 
     pub(crate) fn has_rung(&self) -> bool {
         self.bell.state.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 
-    pub(crate) fn listen(&self, waker: &Waker) -> bool {
+    pub(crate) fn listen(&mut self, waker: &Waker) -> bool {
         let mine = waker.clone();
         let mut state = self.bell.state.lock().unwrap_or_else(PoisonError::into_inner);
         let old = state.1.replace(mine);
