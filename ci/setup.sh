@@ -19,6 +19,7 @@ Linux)
     need node nodejs
     need jq jq
     need redis-server redis-server
+    [[ -x /usr/sbin/pgbouncer ]] || need pgbouncer pgbouncer
     need valgrind valgrind
     command -v initdb >/dev/null || compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || missing+=(postgresql)
     command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
@@ -37,6 +38,7 @@ Darwin)
     need jq jq
     need redis-server redis
     need initdb postgresql
+    need pgbouncer pgbouncer
     [[ -d "/Applications/Google Chrome.app" ]] || command -v chromium >/dev/null || missing+=("--cask chromium")
     if ((${#missing[@]} == 0)); then echo "nothing is missing"; exit 0; fi
     echo "please install with Homebrew: ${missing[*]}" >&2

@@ -15,6 +15,7 @@ have_postgres() {
 missing=()
 have_postgres || missing+=(postgresql)
 command -v redis-server >/dev/null || missing+=(redis-server)
+[[ -x /usr/sbin/pgbouncer ]] || command -v pgbouncer >/dev/null || missing+=(pgbouncer)
 
 if ((${#missing[@]} > 0)); then
     command -v apt-get >/dev/null || { echo "please install: ${missing[*]}" >&2; exit 1; }

@@ -78,10 +78,17 @@
 //! # Poolers in between
 //!
 //! A pooler takes cancel requests itself, and passes them on. That its connection is closed may prove only that the pooler has
-//! taken the request: it may still reach the server after the statement has ended, and hit what the *next* user of the same
-//! server connection sends. PgBouncer 1.18 closes it when the server has: behind it, in session and in transaction pooling, none of
-//! 20 000 next users was hit. Behind another one, or one that is not known, set [`Options::discard_after_cancel`]: the connection
-//! is closed after every cancel, and the pooler sees to it that its half is clean.
+//! taken the request: it may still reach the server after the statement has ended, and hit what the *next* user of the
+//! connection sends. What helps depends on the pooler:
+//!
+//! - It closes the cancel's connection when the server has closed its own, and gives nobody the server's session before, as PgBouncer
+//!   does from 1.18: nothing is to be done. Behind it, in session and in transaction pooling, none of 20 000 next users was hit.
+//! - It passes the cancel on late, to whatever its client's session is at by then, or that is not known: set
+//!   [`Options::discard_after_cancel`]. The session is closed after every cancel, so a late one finds nobody.
+//! - It looks up at once which session of the server is meant, and gives that to somebody else before it has passed the
+//!   cancel on: then it hits a stranger, and no client can do anything about it.
+//!
+//! The tests of this crate play all three (`tests/server/poolers.rs`).
 //!
 //! If the pooler gives one session to several clients (transaction pooling), switch [`Options::server_limits`] off, since settings
 //! would be everybody's, and let it keep prepared statements (PgBouncer: `max_prepared_statements`, from 1.21), or use

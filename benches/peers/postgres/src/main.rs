@@ -2,16 +2,16 @@
 //!
 //! `cargo run --release -- [victims|next|bare|pooler]…`; without a word, all of them. `pooler` needs PgBouncer.
 
+mod bare;
+
 use std::env;
 use std::error::Error;
 use std::io::{self, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bequest::Context;
 use bequest_postgres::Options;
-use bequest_test::servers::Postgres;
+use bequest_test::servers::{PgBouncer, Pooling, Postgres};
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::{Client, NoTls};
@@ -31,21 +31,21 @@ fn main() -> Result<()> {
         threads()?.block_on(victims(&server, 40_000, 4_000))?;
     }
     if wanted("pooler") {
-        for mode in ["session", "transaction"] {
-            let mut pooler = Pooler::start(&server, mode)?;
+        for pooling in [Pooling::Session, Pooling::Transaction] {
+            let pooler = PgBouncer::start(&server, pooling)?;
             let said = match threads()?.block_on(drivers_victims_behind(&pooler, 4_000)) {
                 Ok(killed) => format!("{killed} of 4000"),
-                Err(error) => format!("{error}; PgBouncer's end: {:?}", pooler.process.try_wait()?),
+                Err(error) => error.to_string(),
             };
             say(&format!(
-                "victims behind PgBouncer ({mode} pooling), driver's own cancel_query: {said}"
+                "victims behind PgBouncer ({pooling:?} pooling), driver's own cancel_query: {said}"
             ))?;
             drop(pooler);
-            let pooler = Pooler::start(&server, mode)?;
+            let pooler = PgBouncer::start(&server, pooling)?;
             for discard in [false, true] {
                 let killed = threads()?.block_on(victims_behind(&pooler, discard, 10_000))?;
                 say(&format!(
-                    "victims behind PgBouncer ({mode} pooling, discard {discard}): {killed}"
+                    "victims behind PgBouncer ({pooling:?} pooling, discard {discard}): {killed}"
                 ))?;
             }
         }
@@ -55,7 +55,7 @@ fn main() -> Result<()> {
         Builder::new_current_thread()
             .enable_all()
             .build()?
-            .block_on(bare(&server))?;
+            .block_on(bare::bare(&server))?;
     }
     Ok(())
 }
@@ -148,7 +148,7 @@ async fn victims(server: &Postgres, rounds: u32, control: u32) -> Result<()> {
 }
 
 /// As `victims`, through a pooler, which has one connection to the server.
-async fn victims_behind(pooler: &Pooler, discard: bool, rounds: u32) -> Result<String> {
+async fn victims_behind(pooler: &PgBouncer, discard: bool, rounds: u32) -> Result<String> {
     let db = Options::from_url(&pooler.url())?
         .connections(1)
         .server_limits(false)
@@ -177,7 +177,7 @@ async fn victims_behind(pooler: &Pooler, discard: bool, rounds: u32) -> Result<S
 }
 
 /// The same by the driver's own cancel, which does not wait for its end.
-async fn drivers_victims_behind(pooler: &Pooler, rounds: u32) -> Result<u32> {
+async fn drivers_victims_behind(pooler: &PgBouncer, rounds: u32) -> Result<u32> {
     let (client, connection) = tokio_postgres::connect(&pooler.url(), NoTls).await?;
     tokio::spawn(connection);
     let (mut killed, mut delay) = (0, Duration::from_micros(800));
@@ -193,167 +193,6 @@ async fn drivers_victims_behind(pooler: &Pooler, rounds: u32) -> Result<u32> {
         killed += u32::from(client.batch_execute("SELECT 2, pg_sleep(0.0005)").await.is_err());
     }
     Ok(killed)
-}
-
-/// A PgBouncer before the server, gone when it is dropped.
-struct Pooler {
-    process: Child,
-    port: u16,
-}
-
-impl Pooler {
-    fn start(server: &Postgres, mode: &str) -> Result<Pooler> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let settings = env::temp_dir().join(format!("pgbouncer-{port}.ini"));
-        std::fs::write(
-            &settings,
-            format!(
-                "[databases]\n* = host=127.0.0.1 port={} user=postgres\n\
-                 [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\n\
-                 pool_mode = {mode}\ndefault_pool_size = 1\nunix_socket_dir =\nlog_connections = 0\nlog_disconnections = 0\n",
-                server.address().port()
-            ),
-        )?;
-        let process = Command::new("pgbouncer")
-            .args(["-q", "-u", "postgres"])
-            .arg(&settings)
-            .stderr(Stdio::null())
-            .spawn()?;
-        let pooler = Pooler { process, port };
-        let until = Instant::now() + Duration::from_secs(10);
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if Instant::now() > until {
-                return Err("PgBouncer does not start".into());
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        std::fs::remove_file(settings)?;
-        Ok(pooler)
-    }
-
-    fn url(&self) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
-    }
-}
-
-impl Drop for Pooler {
-    fn drop(&mut self) {
-        // It is gone already, or it is not; either way there is nothing more to do about it.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// Queries per second of one caller, who is never cancelled; interleaved, the median of the rounds.
-async fn bare(server: &Postgres) -> Result<()> {
-    const SQL: &str = "SELECT $1::int8";
-    const ROUNDS: usize = 15;
-    const QUERIES: u32 = 3000;
-    let db = Options::from_url(&server.url())?
-        .connections(1)
-        .open(&ROOT)
-        .await?;
-    let client = plain(server).await?;
-    let statement = client.prepare(SQL).await?;
-    let pool = deadpool(server, 1)?;
-    let (mut ours, mut deadline, mut driver, mut dead) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        let scope = ROOT.with_cancel();
-        ours.push(
-            rate(QUERIES, async |number: i64| {
-                db.query(&scope, SQL, &[&number])
-                    .await
-                    .map(|_| ())
-                    .map_err(Into::into)
-            })
-            .await?,
-        );
-        deadline.push(
-            rate(QUERIES, async |number: i64| {
-                let request = scope.with_timeout(Duration::from_secs(5));
-                db.query(&request, SQL, &[&number])
-                    .await
-                    .map(|_| ())
-                    .map_err(Into::into)
-            })
-            .await?,
-        );
-        driver.push(
-            rate(QUERIES, async |number: i64| {
-                client
-                    .query(&statement, &[&number])
-                    .await
-                    .map(|_| ())
-                    .map_err(Into::into)
-            })
-            .await?,
-        );
-        dead.push(
-            rate(QUERIES, async |number: i64| {
-                let client = pool.get().await?;
-                let statement = client.prepare_cached(SQL).await?;
-                client
-                    .query(&statement, &[&number])
-                    .await
-                    .map(|_| ())
-                    .map_err(Into::into)
-            })
-            .await?,
-        );
-    }
-    let [ours, deadline, driver, dead] = [ours, deadline, driver, dead].map(median);
-    for (name, cost) in [
-        ("tokio-postgres", driver),
-        ("deadpool", dead),
-        ("bequest", ours),
-        ("bequest, a new deadline each", deadline),
-    ] {
-        say(&format!(
-            "bare query, {name}: {:.0}/s, {:.3} of the driver's; {:.2} µs of our thread",
-            cost.per_second,
-            cost.per_second / driver.per_second,
-            cost.cpu_micros
-        ))?;
-    }
-    Ok(())
-}
-
-/// What queries cost: in queries per second, and in this thread's own time for each, which says more on a busy machine.
-#[derive(Clone, Copy)]
-struct Cost {
-    per_second: f64,
-    cpu_micros: f64,
-}
-
-async fn rate(queries: u32, query: impl AsyncFn(i64) -> Result<()>) -> Result<Cost> {
-    let (began, cpu) = (Instant::now(), cpu_time()?);
-    for number in 0..queries {
-        query(number.into()).await?;
-    }
-    Ok(Cost {
-        per_second: f64::from(queries) / began.elapsed().as_secs_f64(),
-        cpu_micros: (cpu_time()? - cpu) / f64::from(queries),
-    })
-}
-
-/// Microseconds that this thread has run (Linux).
-fn cpu_time() -> Result<f64> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
-    let nanos = text.split(' ').next().unwrap_or_default();
-    Ok(nanos.parse::<f64>()? / 1000.0)
-}
-
-/// The middle one of each, on its own.
-fn median(costs: Vec<Cost>) -> Cost {
-    let middle = |value: fn(&Cost) -> f64| {
-        let mut values: Vec<f64> = costs.iter().map(value).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
-    Cost {
-        per_second: middle(|cost| cost.per_second),
-        cpu_micros: middle(|cost| cost.cpu_micros),
-    }
 }
 
 fn percentiles(times: &mut [Duration]) -> String {

@@ -26,7 +26,7 @@ async fn d1_an_ended_context_takes_nothing() {
 }
 
 #[tokio::test]
-async fn a_cancel_ends_the_query_on_the_server_and_the_next_user_has_the_connection() {
+async fn d5_a_cancel_ends_the_query_on_the_server_and_the_next_user_has_the_connection() {
     let Some(server) = server() else { return };
     let db = single(server, "cancel").await;
     let watcher = Watcher::new(server, "cancel").await;

@@ -10,17 +10,17 @@ use crate::common::{ROOT, plain, server, single, within};
 const ROUNDS: usize = 2000;
 
 /// Steered towards the instant at which the cancel meets the end of the query.
-struct Delay(Duration);
+pub(crate) struct Delay(pub(crate) Duration);
 
 impl Delay {
-    async fn wait(&self) {
+    pub(crate) async fn wait(&self) {
         let until = std::time::Instant::now() + self.0;
         while std::time::Instant::now() < until {
             tokio::task::yield_now().await;
         }
     }
 
-    fn steer(&mut self, cancel_won: bool) {
+    pub(crate) fn steer(&mut self, cancel_won: bool) {
         self.0 = if cancel_won {
             self.0 * 9 / 8 + Duration::from_micros(2)
         } else {

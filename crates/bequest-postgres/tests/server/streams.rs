@@ -1,9 +1,9 @@
 //! Rows as they come: the server waits for their reader, and a stream that is given up, by whomever, leaves nothing behind.
 
 use bequest::Reason;
-use bequest_postgres::{Database, Step, Transaction};
+use bequest_postgres::{Database, Rows, Step, Transaction};
 
-use crate::common::{ROOT, Watcher, eventually, is_whole, plain, server, single, within};
+use crate::common::{ROOT, Watcher, eventually, is_whole, options, plain, server, single, within};
 
 /// More than any buffer on the way holds.
 const MANY: &str = "SELECT n, repeat('x', 1000) FROM generate_series(1, 100000) n";
@@ -22,6 +22,60 @@ async fn until_the_server_waits(watcher: &Watcher, name: &str) {
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}' AND wait_event = 'ClientWrite'"
     );
     within(async { while watcher.number(&waits).await == 0 {} }).await;
+}
+
+#[tokio::test]
+async fn d8_what_was_read_stays_whatever_becomes_of_its_connection() {
+    let Some(server) = server() else { return };
+    let db = single(server, "d8").await;
+    let request = ROOT.with_cancel();
+    let ours = "SELECT repeat('a', 100000) FROM generate_series(1, 1000)";
+    let mut rows = within(db.query_stream(&request, ours, &[])).await.unwrap();
+    let row = within(rows.next()).await.unwrap().unwrap();
+    request.cancel();
+    assert!(within(rows.next()).await.unwrap_err().is_canceled());
+    drop(rows);
+    for theirs in ["b", "c"] {
+        let sql = format!("SELECT repeat('{theirs}', 100000)");
+        let next = within(db.query_one(&ROOT, &sql, &[])).await.unwrap();
+        assert_eq!(next.get::<_, String>(0), theirs.repeat(100_000));
+    }
+    assert_eq!(row.get::<_, &str>(0), "a".repeat(100_000));
+    assert_eq!(db.statistics().opened, 1, "it was the same connection");
+}
+
+#[tokio::test]
+async fn d9_of_two_cursors_the_one_that_is_dropped_is_closed() {
+    let Some(server) = server() else { return };
+    let db = within(options(server, "d9").connections(2).open(&ROOT))
+        .await
+        .unwrap();
+    let watcher = Watcher::new(server, "d9").await;
+    for drops_the_inner in [true, false] {
+        let mut outer = within(db.query_stream(&ROOT, ENDLESS, &[])).await.unwrap();
+        assert_eq!(read(&mut outer).await, 1);
+        let mut inner = within(db.query_stream(&ROOT, ENDLESS, &[])).await.unwrap();
+        assert_eq!(read(&mut inner).await, 1);
+        watcher.until("active", 2).await;
+        let (gone, mut stays) = if drops_the_inner {
+            (inner, outer)
+        } else {
+            (outer, inner)
+        };
+        drop(gone);
+        watcher.until("active", 1).await;
+        for number in 2..=1000 {
+            assert_eq!(read(&mut stays).await, number);
+        }
+        drop(stays);
+        watcher.until("active", 0).await;
+    }
+    assert_eq!(db.statistics().opened, 2);
+}
+
+/// The number in the next row.
+async fn read(rows: &mut Rows<'_>) -> i64 {
+    within(rows.next()).await.unwrap().unwrap().get(0)
 }
 
 #[tokio::test]

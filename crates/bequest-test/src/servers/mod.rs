@@ -29,6 +29,7 @@
 
 mod account;
 mod error;
+mod pgbouncer;
 mod postgres;
 mod process;
 mod program;
@@ -36,6 +37,7 @@ mod redis;
 mod redis_cluster;
 
 pub use error::StartError;
+pub use pgbouncer::{PgBouncer, Pooling};
 pub use postgres::Postgres;
 pub use redis::{Pem, Redis};
 pub use redis_cluster::RedisCluster;
