@@ -22,8 +22,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bequest::{Canceled, Context};
-use rusqlite::Connection;
 use rusqlite::hooks::{AuthContext, Authorization};
+use rusqlite::{Connection, ErrorCode};
 
 use crate::error::Step;
 
@@ -89,6 +89,25 @@ impl Watch {
             }
             since.elapsed() < busy_limit && watch.busy(tries)
         }))
+    }
+
+    /// Does `work` again for as long as it finds a lock, as the busy handler would: for steps in which SQLite does not ask it.
+    pub(crate) fn patiently<T>(
+        &self,
+        busy_limit: Duration,
+        mut work: impl FnMut() -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let since = Instant::now();
+        let mut tries = 0;
+        loop {
+            let answer = work();
+            let found_lock =
+                matches!(&answer, Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy));
+            if !found_lock || since.elapsed() >= busy_limit || !self.busy(tries) {
+                return answer;
+            }
+            tries += 1;
+        }
     }
 
     /// The progress handler: true stops the statement.

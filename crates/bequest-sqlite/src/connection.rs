@@ -211,7 +211,10 @@ fn open(role: Role, settings: &Settings, watch: &Watch) -> rusqlite::Result<Conn
     let mut conn = Connection::open_with_flags(&settings.path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     watch.install_busy(&mut conn, settings.busy_limit)?;
     if role == Role::Writer {
-        let mode: String = conn.query_row("PRAGMA journal_mode = WAL", (), |row| row.get(0))?;
+        // Where two make the log at once, one is turned away without the busy handler being asked.
+        let mode: String = watch.patiently(settings.busy_limit, || {
+            conn.query_row("PRAGMA journal_mode = WAL", (), |row| row.get(0))
+        })?;
         if mode != "wal" {
             return Err(refusal(format!(
                 "no write-ahead log on this file system (journal mode {mode})"

@@ -2,7 +2,9 @@
 
 mod common;
 
-use std::sync::mpsc;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Barrier, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +13,26 @@ use bequest::{Context, Kind, Reason};
 use bequest_sqlite::rusqlite::Connection;
 use bequest_sqlite::{Database, Options, Step};
 use common::{ROOT, database, eventually, poll_once, rows, within};
+
+/// A folder that is gone with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static LAST: AtomicUsize = AtomicUsize::new(0);
+        let number = LAST.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("bequest-busy-{}-{number}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Folder(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What cannot be removed is left to whatever cleans the temporary folder.
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
 
 /// Another process, as far as SQLite can tell.
 fn holder(db: &Database) -> Connection {
@@ -198,4 +220,53 @@ async fn readers_do_not_wait_for_the_lock() {
     assert_eq!(rows(&db).await, 0);
     holder.execute_batch("COMMIT").unwrap();
     assert_eq!(rows(&db).await, 1);
+}
+
+/// Somebody else is making the same file at the same time. SQLite does not wait there, since two who make a write-ahead log
+/// could wait for each other; whoever opens waits for whoever is quicker.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_makes_a_file_at_the_same_time_waits_for_its_turn() {
+    const AT_ONCE: usize = 8;
+    for _ in 0..30 {
+        let folder = Folder::new();
+        let path = folder.0.join("new.sqlite");
+        let opened = (0..AT_ONCE).map(|_| tokio::spawn(Options::new(&path).readers(1).open(&ROOT)));
+        for opened in opened.collect::<Vec<_>>() {
+            let db = within(opened).await.unwrap().unwrap();
+            within(db.execute(&ROOT, "CREATE TABLE IF NOT EXISTS t (n INTEGER)", ()))
+                .await
+                .unwrap();
+        }
+    }
+}
+
+/// The control: the driver alone with a busy timeout, which SQLite does not ask there.
+#[test]
+fn control_a_busy_timeout_alone_is_not_asked() {
+    const AT_ONCE: usize = 8;
+    let mut locked = 0;
+    for _ in 0..1000 {
+        let folder = Folder::new();
+        let path = folder.0.join("new.sqlite");
+        let begin = Barrier::new(AT_ONCE);
+        thread::scope(|scope| {
+            let opening = (0..AT_ONCE).map(|_| {
+                scope.spawn(|| {
+                    begin.wait();
+                    let conn = Connection::open(&path)?;
+                    conn.busy_timeout(Duration::from_secs(60))?;
+                    conn.query_row("PRAGMA journal_mode = WAL", (), |row| row.get::<_, String>(0))
+                })
+            });
+            let opened = opening.collect::<Vec<_>>().into_iter();
+            locked += opened
+                .map(|thread| thread.join().unwrap())
+                .filter(Result::is_err)
+                .count();
+        });
+        if locked > 0 {
+            return;
+        }
+    }
+    panic!("nobody was turned away");
 }
