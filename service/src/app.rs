@@ -169,7 +169,8 @@ pub(crate) async fn build(
         time: settings.job_limit,
         running: settings.jobs,
     };
-    let jobs = Jobs::open(&opening, limits, store.clone()).await;
+    // Only nodes that share a cache may share a database.
+    let jobs = Jobs::open(&opening, limits, store.clone(), shared.is_some()).await;
     let jobs = jobs.map_err(|error| format!("the jobs: {error}"))?;
     let server = logs.public(Server::builder());
     let app = App {

@@ -2,7 +2,7 @@
 //!
 //! A job's context takes the values of the request that started it, its session and its trace among them, and not its
 //! end. It ends at the job's own limit, when somebody cancels it by its number, or when the shutdown has waited long
-//! enough.
+//! enough. Whichever node is asked, the job's own node cancels it: [`elsewhere`].
 //!
 //! # Invariants
 //!
@@ -12,6 +12,7 @@
 //! 4. A job that somebody began who was signed in is theirs: to anybody else there is no such job.
 //! 5. `state` is guarded by its mutex; nothing is awaited, cancelled or dropped under it.
 
+mod elsewhere;
 mod work;
 
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 use bequest::{CancelScope, Canceled, Canceller, Context, Reason};
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::domain::{session, userip};
 use crate::log::{self, request};
@@ -38,6 +39,8 @@ pub(crate) struct Jobs {
     limits: Limits,
     places: Arc<Semaphore>,
     store: Store,
+    /// Other nodes may use the same database.
+    is_shared: bool,
     state: Mutex<State>,
 }
 
@@ -55,6 +58,8 @@ struct State {
     running: BTreeMap<i64, Running>,
     /// Taken by the shutdown; afterwards no job is begun.
     tasks: Option<JoinSet<()>>,
+    /// Hears what other nodes were asked; `None` where there are none.
+    listening: Option<JoinHandle<()>>,
 }
 
 /// A job that runs.
@@ -91,27 +96,36 @@ struct ByNumber {
 const RECORDING: Duration = Duration::from_secs(5);
 
 impl Jobs {
-    /// The jobs of this database. Those that processes left behind which are gone are marked as interrupted.
+    /// The jobs of this database, which other nodes may use as well if it `is_shared`. Those that processes left behind
+    /// which are gone are marked as interrupted.
     ///
     /// # Errors
     ///
     /// If the database does not answer.
-    pub(crate) async fn open(ctx: &Context, limits: Limits, store: Store) -> Result<Arc<Jobs>, Error> {
-        let left = store.interrupt_jobs(ctx).await?;
-        if !left.is_empty() {
-            log::event("jobs were interrupted", &json!({ "jobs": left }));
-        }
+    pub(crate) async fn open(
+        ctx: &Context,
+        limits: Limits,
+        store: Store,
+        is_shared: bool,
+    ) -> Result<Arc<Jobs>, Error> {
         let state = State {
             tasks: Some(JoinSet::new()),
             ..State::default()
         };
-        Ok(Arc::new(Jobs {
+        let jobs = Arc::new(Jobs {
             all: ctx.without_cancel().with_cancel().named("jobs"),
             limits,
             places: Arc::new(Semaphore::new(limits.running)),
             store,
+            is_shared,
             state: Mutex::new(state),
-        }))
+        });
+        jobs.interrupt_left(ctx).await?;
+        if is_shared {
+            let listening = elsewhere::listen(&jobs);
+            jobs.state().listening = Some(listening);
+        }
+        Ok(jobs)
     }
 
     /// Starts a job for the request whose context `ctx` is; its number.
@@ -159,11 +173,12 @@ impl Jobs {
         Ok(jobs.into_iter().map(|job| self.with_progress(job)).collect())
     }
 
-    /// Cancels a job, waits until it has ended and its end is written, and answers what is written.
+    /// Cancels a job, on whichever node it runs, waits until it has ended and its end is written, and answers what is
+    /// written.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, the job has been told all the same.
+    /// If the future is dropped, the job has been told all the same, or its node will be.
     ///
     /// # Errors
     ///
@@ -181,6 +196,9 @@ impl Jobs {
             // It may have ended since it was read.
             let is_stale = job.state == JobState::Running;
             let job = if is_stale { self.get(ctx, id).await? } else { job };
+            if self.is_shared && job.state == JobState::Running {
+                return self.end_elsewhere(ctx, id, reason, by).await;
+            }
             return Err(Refused::Over(job.state));
         };
         running.canceller.cancel_with(ByNumber { reason, by });
@@ -207,7 +225,20 @@ impl Jobs {
             // They check their context at every passage and every statement, and writing their end has a limit.
             while tasks.join_next().await.is_some() {}
         }
+        let listening = self.state().listening.take();
+        if let Some(listening) = listening {
+            listening.abort();
+        }
         told
+    }
+
+    /// Marks as interrupted what processes left running that are gone.
+    async fn interrupt_left(&self, ctx: &Context) -> Result<(), Error> {
+        let left = self.store.interrupt_jobs(ctx).await?;
+        if !left.is_empty() {
+            log::event("jobs were interrupted", &json!({ "jobs": left }));
+        }
+        Ok(())
     }
 
     /// From the row to its end.

@@ -1,4 +1,11 @@
-//! What the store keeps of a job: for whom it was begun, and how it ended.
+//! What the store keeps of a job: for whom it was begun, who wants it to end, and how it ended.
+
+use std::time::Duration;
+
+use bequest::Context;
+use bequest_postgres::Listener;
+
+use super::Error;
 
 /// How far a job has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +42,23 @@ pub(crate) struct Ending {
     pub(crate) passages: u32,
 }
 
+/// That a job is to end: somebody wants it, through its number, and was not at the node that runs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wish {
+    pub(crate) job: i64,
+    pub(crate) reason: String,
+    pub(crate) by: String,
+}
+
+/// What hears of wishes.
+#[derive(Debug)]
+pub(crate) enum Ears {
+    /// The database tells.
+    Told(Listener),
+    /// Nobody tells: it is worth looking every now and then.
+    Untold,
+}
+
 /// A job as the table has it.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
@@ -47,6 +71,32 @@ pub(crate) struct Job {
     pub(crate) starter: Starter,
     pub(crate) begun_at: String,
     pub(crate) ended_at: Option<String>,
+}
+
+/// How often it is looked where nobody tells, and how often where a word may have been lost.
+const LOOK: Duration = Duration::from_millis(250);
+const LOOK_ALL_THE_SAME: Duration = Duration::from_secs(5);
+
+impl Ears {
+    /// Waits until it is worth looking.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, no word is lost.
+    ///
+    /// # Errors
+    ///
+    /// The end of `ctx`; or nobody tells any more, and what was told meanwhile is lost.
+    pub(crate) async fn next(&mut self, ctx: &Context) -> Result<(), Error> {
+        let Ears::Told(listener) = self else {
+            return ctx.sleep(LOOK).await.map_err(Error::Ended);
+        };
+        let step = ctx.with_timeout(LOOK_ALL_THE_SAME).named("a word about jobs");
+        match listener.recv(&step).await {
+            Err(error) if error.canceled().is_none_or(|end| !end.is_from(&step)) => Err(error.into()),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
 }
 
 /// Ended jobs that are remembered.

@@ -18,7 +18,7 @@ use std::time::Duration;
 use bequest::{Canceled, Context};
 use bequest_postgres::Options;
 
-use self::jobs::{Ending, Job, Starter};
+use self::jobs::{Ears, Ending, Job, Starter, Wish};
 use self::postgres::PostgresStore;
 use self::sqlite::SqliteStore;
 
@@ -53,6 +53,8 @@ pub(crate) struct Statistics {
 pub(crate) enum Error {
     Sqlite(bequest_sqlite::Error),
     Postgres(bequest_postgres::Error),
+    /// The context, where nothing was asked of a database.
+    Ended(Canceled),
     /// The data folder takes no lock.
     Lock(io::Error),
     /// What is in the database was written by nobody that we know.
@@ -123,6 +125,24 @@ impl Store {
         either!(self, store => store.interrupt_jobs(ctx).await)
     }
 
+    /// Writes down that a job is to end, if it runs, and tells the nodes. Who asked first, is asked for.
+    pub(crate) async fn ask_end(&self, ctx: &Context, wish: Wish) -> Result<(), Error> {
+        either!(self, store => store.ask_end(ctx, wish).await)
+    }
+
+    /// Which jobs are to end of those that run, on this node as far as nodes are told apart.
+    pub(crate) async fn asked_ends(&self, ctx: &Context) -> Result<Vec<Wish>, Error> {
+        either!(self, store => store.asked_ends(ctx).await)
+    }
+
+    /// What hears, from now on, that jobs are to end.
+    pub(crate) async fn hear_asked_ends(&self, ctx: &Context) -> Result<Ears, Error> {
+        match self {
+            Store::Sqlite(_) => Ok(Ears::Untold),
+            Store::Postgres(store) => Ok(Ears::Told(store.hear_asked_ends(ctx).await?)),
+        }
+    }
+
     /// The job of this number.
     pub(crate) async fn job(&self, ctx: &Context, id: i64) -> Result<Option<Job>, Error> {
         either!(self, store => store.job(ctx, id).await)
@@ -156,6 +176,7 @@ impl Error {
         match self {
             Error::Sqlite(error) => error.canceled(),
             Error::Postgres(error) => error.canceled(),
+            Error::Ended(end) => Some(end),
             Error::Lock(_) | Error::Unreadable(_) => None,
         }
     }
@@ -164,7 +185,7 @@ impl Error {
     pub(crate) fn is_in_doubt(&self) -> bool {
         match self {
             Error::Postgres(error) => error.is_in_doubt(),
-            Error::Sqlite(_) | Error::Lock(_) | Error::Unreadable(_) => false,
+            Error::Sqlite(_) | Error::Ended(_) | Error::Lock(_) | Error::Unreadable(_) => false,
         }
     }
 }
@@ -186,6 +207,7 @@ impl fmt::Display for Error {
         match self {
             Error::Sqlite(error) => error.fmt(f),
             Error::Postgres(error) => error.fmt(f),
+            Error::Ended(end) => end.fmt(f),
             Error::Lock(error) => write!(f, "jobs.lock: {error}"),
             Error::Unreadable(what) => f.write_str(what),
         }

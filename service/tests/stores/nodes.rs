@@ -235,6 +235,35 @@ fn two_nodes_on_one_database_need_a_shared_cache() {
     }
 }
 
+/// What is a node's own, the search's index, is in the folder too, and made by whoever is first.
+#[test]
+fn nodes_can_begin_at_once_in_one_folder() {
+    const AT_ONCE: usize = 4;
+    let Some(stores) = Stores::new() else { return };
+    for _ in 0..3 {
+        let folder = Folder::new();
+        let begin = Barrier::new(AT_ONCE);
+        let nodes: Vec<Instance> = thread::scope(|scope| {
+            let start = || {
+                let mut command = command(BINARY.as_ref());
+                command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"]);
+                command.arg(folder.path().join("data")).args(stores.flags());
+                begin.wait();
+                let node = Instance::of(command);
+                node.event("ready");
+                node
+            };
+            let starting: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(start)).collect();
+            starting.into_iter().map(|node| node.join().unwrap()).collect()
+        });
+        let id = session(&nodes[0], "ann");
+        for node in &nodes {
+            assert_eq!(node.get("/search?q=golang").json()["count"], 10);
+            assert_eq!(me(node, &id), 200);
+        }
+    }
+}
+
 /// A claim that another node takes while ours could not hold it: the cache of its own is believed no more.
 #[test]
 fn a_node_that_lost_its_claim_asks_the_database() {

@@ -161,6 +161,93 @@ fn jobs_are_kept_and_those_of_a_killed_node_are_interrupted() {
     assert_eq!(state(&third, kept), "cancelled", "and every node knows");
 }
 
+/// Starts a job; its path.
+fn begin(service: &Instance) -> String {
+    let begun = ask(service.public, "POST", "/jobs", &[]);
+    assert_eq!(begun.status, 202, "{}", begun.body);
+    begun.header("location").expect("a Location").to_string()
+}
+
+/// Whom the server tells of jobs that are to end, in this database.
+const LISTENERS: &str = "FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+
+/// Waits until so many nodes listen.
+fn until_listening(stores: &Stores, nodes: i64) {
+    let sql = format!("SELECT count(*) {LISTENERS}");
+    until("every node listens", || {
+        (stores.query(&sql, &[])[0].get::<_, i64>(0) == nodes).then_some(())
+    });
+}
+
+#[test]
+fn a_job_is_cancelled_by_whichever_node_is_asked() {
+    let Some(stores) = Stores::new() else { return };
+    let (one, other) = (service(&stores, &[]), service(&stores, &[]));
+    until_listening(&stores, 2);
+    let (job, stays) = (begin(&one), begin(&one));
+    let asked = Instant::now();
+    let answer = ask(other.public, "DELETE", &format!("{job}?reason=not+needed"), &[]);
+    eprintln!("cancelled by way of another node after {:?}", asked.elapsed());
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let told = answer.json();
+    assert_eq!(
+        (&told["state"], &told["reason"]),
+        (&"cancelled".into(), &"not needed".into())
+    );
+    assert_eq!(one.get(&job).json(), told, "and its own node says the same");
+    assert_eq!(one.get(&stays).json()["state"], "running");
+    let again = ask(other.public, "DELETE", &job, &[]);
+    assert_eq!((again.status, &again.json()["Code"]), (409, &"job_over".into()));
+
+    // The word is lost with the connection; what is written is found when somebody listens again.
+    stores.query(&format!("SELECT pg_terminate_backend(pid) {LISTENERS}"), &[]);
+    let answer = ask(other.public, "DELETE", &stays, &[]);
+    assert_eq!(
+        (answer.status, &answer.json()["state"]),
+        (200, &"cancelled".into()),
+        "{}",
+        answer.body
+    );
+    one.event("nobody hears what other nodes ask of jobs");
+    until_listening(&stores, 2);
+}
+
+#[test]
+fn a_job_whose_node_hangs_is_cancelled_when_it_goes_on_and_one_whose_node_is_gone_is_interrupted() {
+    let Some(stores) = Stores::new() else { return };
+    let mut one = service(&stores, &["--job-limit", "1h"]);
+    let other = service(&stores, &["--request-limit", "300ms"]);
+    let patient = service(&stores, &[]);
+    until_listening(&stores, 3);
+    let job = begin(&one);
+    one.signal("STOP");
+    let answer = ask(other.public, "DELETE", &format!("{job}?reason=not+needed"), &[]);
+    assert_eq!(
+        answer.status, 504,
+        "nobody can say that it has ended: {}",
+        answer.body
+    );
+    assert_eq!(other.get(&job).json()["state"], "running");
+    one.signal("CONT");
+    let ended = other.until_json(&job, |job| job["state"] != "running");
+    assert_eq!(
+        (&ended["state"], &ended["reason"]),
+        (&"cancelled".into(), &"not needed".into())
+    );
+
+    let lost = begin(&one);
+    one.signal("KILL");
+    one.ended();
+    let answer = ask(patient.public, "DELETE", &lost, &[]);
+    assert_eq!(
+        (answer.status, &answer.json()["state"]),
+        (200, &"interrupted".into()),
+        "{}",
+        answer.body
+    );
+    patient.event("jobs were interrupted");
+}
+
 #[test]
 fn a_password_is_neither_printed_nor_logged() {
     let Some(stores) = Stores::new() else { return };

@@ -1,12 +1,13 @@
 //! The jobs' table in PostgreSQL. Each row says which node works on it; a node that is gone has let go of its lock.
 
 use bequest::Context;
+use bequest_postgres::Listener;
 use bequest_postgres::tokio_postgres::Row;
 
 use super::PostgresStore;
 use super::claims::NODES;
 use crate::store::Error;
-use crate::store::jobs::{Ending, Job, MOST_REMEMBERED, Starter, State};
+use crate::store::jobs::{Ending, Job, MOST_REMEMBERED, Starter, State, Wish};
 
 pub(super) const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS bequest.jobs (
@@ -24,7 +25,15 @@ pub(super) const SCHEMA: &str = "
         begun_at timestamptz NOT NULL DEFAULT now(),
         ended_at timestamptz
     );
+    CREATE TABLE IF NOT EXISTS bequest.job_ends (
+        job bigint PRIMARY KEY REFERENCES bequest.jobs ON DELETE CASCADE,
+        reason text NOT NULL,
+        asked_by text NOT NULL
+    );
 ";
+
+/// Where nodes are told that jobs are to end.
+const ENDS: &str = "bequest_job_ends";
 
 /// Times as the logs have them.
 const COLUMNS: &str = r#"id, state, detail, reason, origin, passages, started_by, "user", request_id, trace_id,
@@ -122,6 +131,38 @@ impl PostgresStore {
             .query(ctx, sql, &[&interrupted, &running, &NODES])
             .await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// As [`crate::store::Store::ask_end`]. The word goes out with the commit, so who hears it finds what was written.
+    pub(crate) async fn ask_end(&self, ctx: &Context, wish: Wish) -> Result<(), Error> {
+        let sql = "WITH asked AS (
+                       INSERT INTO bequest.job_ends (job, reason, asked_by)
+                       SELECT id, $2, $3 FROM bequest.jobs WHERE id = $1 AND state = $4 ON CONFLICT DO NOTHING)
+                   SELECT pg_notify($5, '')";
+        let running = State::Running.as_str();
+        self.database()
+            .query_one(ctx, sql, &[&wish.job, &wish.reason, &wish.by, &running, &ENDS])
+            .await?;
+        Ok(())
+    }
+
+    /// As [`crate::store::Store::asked_ends`].
+    pub(crate) async fn asked_ends(&self, ctx: &Context) -> Result<Vec<Wish>, Error> {
+        let sql = "SELECT job, job_ends.reason, asked_by FROM bequest.job_ends JOIN bequest.jobs ON id = job
+                   WHERE node = $1 AND state = $2";
+        let running = State::Running.as_str();
+        let rows = self.database().query(ctx, sql, &[&self.node, &running]).await?;
+        let read = |row: &Row| Wish {
+            job: row.get(0),
+            reason: row.get(1),
+            by: row.get(2),
+        };
+        Ok(rows.iter().map(read).collect())
+    }
+
+    /// As [`crate::store::Store::hear_asked_ends`].
+    pub(crate) async fn hear_asked_ends(&self, ctx: &Context) -> Result<Listener, Error> {
+        Ok(self.database.listen(ctx, &[ENDS]).await?)
     }
 
     /// As [`crate::store::Store::job`].

@@ -6,7 +6,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use rusqlite::{OptionalExtension, Row};
 
 use super::SqliteStore;
-use crate::store::jobs::{Ending, Job, MOST_REMEMBERED, Starter, State};
+use crate::store::jobs::{Ending, Job, MOST_REMEMBERED, Starter, State, Wish};
 
 pub(super) const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS jobs (
@@ -22,6 +22,11 @@ pub(super) const SCHEMA: &str = "
         trace_id TEXT,
         begun_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ')),
         ended_at TEXT
+    ) STRICT;
+    CREATE TABLE IF NOT EXISTS job_ends (
+        job INTEGER PRIMARY KEY REFERENCES jobs ON DELETE CASCADE,
+        reason TEXT NOT NULL,
+        asked_by TEXT NOT NULL
     ) STRICT;
 ";
 
@@ -104,6 +109,31 @@ impl SqliteStore {
                 ids.collect()
             })
             .await
+    }
+
+    /// As [`crate::store::Store::ask_end`], but for the telling.
+    pub(crate) async fn ask_end(&self, ctx: &Context, wish: Wish) -> Result<(), Error> {
+        let sql = "INSERT INTO job_ends SELECT id, ?2, ?3 FROM jobs WHERE id = ?1 AND state = ?4 ON CONFLICT DO NOTHING";
+        self.database
+            .write(ctx, move |tx| {
+                tx.execute(sql, (wish.job, wish.reason, wish.by, State::Running))
+                    .map(drop)
+            })
+            .await
+    }
+
+    /// As [`crate::store::Store::asked_ends`].
+    pub(crate) async fn asked_ends(&self, ctx: &Context) -> Result<Vec<Wish>, Error> {
+        let sql =
+            "SELECT job, job_ends.reason, asked_by FROM job_ends JOIN jobs ON id = job WHERE state = ?1";
+        let read = |row: &Row<'_>| {
+            Ok(Wish {
+                job: row.get(0)?,
+                reason: row.get(1)?,
+                by: row.get(2)?,
+            })
+        };
+        self.database.query(ctx, sql, [State::Running], read).await
     }
 
     /// The job of this number.
