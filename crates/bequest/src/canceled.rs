@@ -88,10 +88,14 @@ pub(crate) struct End {
     pub(crate) origin: &'static Location<'static>,
     /// Whether `origin` is a call that cancelled, and not the line that made the scope.
     pub(crate) was_called: bool,
-    pub(crate) scope: ScopeId,
+    pub(crate) scope: LazyId,
     pub(crate) name: Option<&'static str>,
     pub(crate) at: Option<Instant>,
 }
+
+/// The number of the scope at which an end began, drawn when somebody asks for it if it had none by then: the counter is
+/// one for the whole process, and most ends are never asked.
+pub(crate) struct LazyId(AtomicU64);
 
 /// A cause, shared by all who end with it.
 pub(crate) type Cause = Arc<dyn Error + Send + Sync>;
@@ -99,6 +103,13 @@ pub(crate) type Cause = Arc<dyn Error + Send + Sync>;
 impl Canceled {
     pub(crate) fn new(end: End) -> Canceled {
         let count = AtomicUsize::new(1);
+        Canceled::point_to(Box::new(Counted { count, end }))
+    }
+
+    /// As [`new`](Canceled::new), with so many shares besides, which the caller has.
+    #[cfg(not(bequest_plain))]
+    pub(crate) fn with_shares(end: End, shares: usize) -> Canceled {
+        let count = AtomicUsize::new(1 + shares);
         Canceled::point_to(Box::new(Counted { count, end }))
     }
 
@@ -124,7 +135,7 @@ impl Canceled {
 
     /// The scope that was cancelled or whose deadline passed: its name, if it has one, and its id.
     pub fn scope(&self) -> (Option<&'static str>, ScopeId) {
-        (self.end().name, self.end().scope)
+        (self.end().name, self.end().scope.get())
     }
 
     /// Whether this end began at `scope` itself, and not at a scope further out.
@@ -146,7 +157,7 @@ impl Canceled {
     /// assert!(step.err().unwrap().is_from(&request));
     /// ```
     pub fn is_from(&self, scope: &CancelScope) -> bool {
-        self.end().scope == scope.id()
+        self.end().scope.get() == scope.id()
     }
 
     /// When it ended, on the clock of its context, if anybody could see it then.
@@ -219,11 +230,20 @@ impl Canceled {
     ///
     /// The caller has so many shares and gives them up.
     pub(crate) unsafe fn unshare(raw: NonNull<Counted>, shares: usize) -> Option<Box<Counted>> {
-        // SAFETY: as the caller promises. Release: pairs with the fence of whoever is last.
-        if shares == 0 || unsafe { raw.as_ref() }.count.fetch_sub(shares, Ordering::Release) != shares {
+        if shares == 0 {
             return None;
         }
-        fence(Ordering::Acquire);
+        // SAFETY: as the caller promises.
+        let count = unsafe { &raw.as_ref().count };
+        // Acquire: pairs with the Release decrements of those who went before. If these are all the shares there are,
+        // nobody can take another.
+        if count.load(Ordering::Acquire) != shares {
+            // Release: pairs with the load above, or the fence below, of whoever is last.
+            if count.fetch_sub(shares, Ordering::Release) != shares {
+                return None;
+            }
+            fence(Ordering::Acquire);
+        }
         // SAFETY: made by `point_to`, and nobody has a share any more.
         Some(unsafe { Box::from_raw(raw.as_ptr()) })
     }
@@ -278,7 +298,7 @@ impl fmt::Display for Canceled {
         let end = self.end();
         write!(f, "{}: {} (", end.kind, end.reason)?;
         match (end.name, end.was_called) {
-            (Some(name), _) => write!(f, "{name} {}", end.scope)?,
+            (Some(name), _) => write!(f, "{name} {}", end.scope.get())?,
             (None, true) => write!(f, "cancelled at {}:{}", end.origin.file(), end.origin.line())?,
             (None, false) => write!(f, "made at {}:{}", end.origin.file(), end.origin.line())?,
         }
@@ -298,7 +318,7 @@ impl fmt::Debug for Canceled {
         if let Some(name) = end.name {
             out.field("name", &name);
         }
-        out.field("scope", &end.scope.0)
+        out.field("scope", &end.scope.get().0)
             .field("origin", &format_args!("{}", end.origin));
         if let Some(cause) = &end.cause {
             out.field("cause", &format_args!("{cause}"));
@@ -338,19 +358,49 @@ impl ScopeId {
         ScopeId(LAST.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
+    /// The scope of this number, which it was given before.
     #[cfg(not(bequest_plain))]
-    /// The scope of this number, or of a new one if it has none yet, which is nought.
-    pub(crate) fn known_or_next(number: u64) -> ScopeId {
-        if number == 0 {
-            ScopeId::next()
-        } else {
-            ScopeId(number)
-        }
+    pub(crate) fn known(number: u64) -> ScopeId {
+        ScopeId(number)
     }
 
     /// The number itself.
     pub const fn get(self) -> u64 {
         self.0
+    }
+}
+
+impl LazyId {
+    /// The number of a scope, or nought if it has none yet.
+    pub(crate) const fn of(number: u64) -> LazyId {
+        LazyId(AtomicU64::new(number))
+    }
+
+    /// The number; the same to everybody.
+    pub(crate) fn get(&self) -> ScopeId {
+        // Relaxed, here and below: a number, under which nothing is published.
+        match self.0.load(Ordering::Relaxed) {
+            0 => self.draw(),
+            number => ScopeId(number),
+        }
+    }
+
+    #[cold]
+    fn draw(&self) -> ScopeId {
+        let mine = ScopeId::next();
+        match self
+            .0
+            .compare_exchange(0, mine.0, Ordering::Relaxed, Ordering::Relaxed)
+        {
+            Ok(_) => mine,
+            Err(first) => ScopeId(first),
+        }
+    }
+}
+
+impl From<ScopeId> for LazyId {
+    fn from(id: ScopeId) -> LazyId {
+        LazyId::of(id.0)
     }
 }
 

@@ -18,7 +18,7 @@ use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use crate::canceled::{Canceled, End, Kind, ScopeId};
+use crate::canceled::{Canceled, End, Kind, LazyId};
 use crate::tree::{Armed, Place};
 use crate::{Context, Reason};
 
@@ -384,7 +384,7 @@ impl<'a> Limited<'a> {
             cause: None,
             origin: self.made_at,
             was_called: false,
-            scope: ScopeId::next(),
+            scope: LazyId::of(0),
             name: None,
             at: Some(self.waiting.context.now()),
         })

@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 
 use super::layout::Ptr;
 use super::state::{BEGAN, Locked};
-use crate::canceled::{Canceled, Counted, End, Kind, ScopeId};
+use crate::canceled::{Canceled, Counted, End, Kind, LazyId, ScopeId};
 use crate::reason::Reason;
 use crate::sync::atomic::Ordering;
 
@@ -63,6 +63,12 @@ pub(super) fn of(node: Ptr) -> Raw {
     }
 }
 
+/// The end of a marked node that had something below it, so that it was written out. Under the lock of one of its lists.
+#[inline]
+pub(super) fn of_marked(node: Ptr) -> Raw {
+    seen(node).expect("an end that others see is written out")
+}
+
 /// As [`of`], under the node's lock.
 #[cold]
 pub(super) fn make_seen(node: Ptr, own: &Locked<'_>) -> Raw {
@@ -91,7 +97,7 @@ pub(super) fn make_seen(node: Ptr, own: &Locked<'_>) -> Raw {
         cause: None,
         origin,
         was_called,
-        scope: ScopeId::known_or_next(id),
+        scope: LazyId::of(id),
         name: details.and_then(|details| details.name),
         at: None,
     });
@@ -136,7 +142,7 @@ impl Raw {
 
     pub(super) fn scope(&self) -> ScopeId {
         // SAFETY: as in `canceled`.
-        unsafe { self.0.as_ref() }.end().scope
+        unsafe { self.0.as_ref() }.end().scope.get()
     }
 }
 
@@ -157,6 +163,13 @@ struct Share {
 const BULK: usize = 1024;
 
 impl Shares {
+    /// A new end, for a node to keep, of which others will ask for shares.
+    pub(super) fn begin(&mut self, end: End) -> Raw {
+        let end = Raw::own(Canceled::with_shares(end, BULK));
+        self.replace(Share { end, left: BULK });
+        end
+    }
+
     /// A share of `end`, for a node to keep. `end` is that of a node that is held.
     #[inline]
     pub(super) fn one_of(&mut self, end: Raw) -> Raw {
@@ -171,17 +184,21 @@ impl Shares {
     fn refill(&mut self, end: Raw) {
         // SAFETY: the end is held, as the caller says.
         unsafe { Canceled::share(end.0, BULK) };
-        let share = Share { end, left: BULK - 1 };
-        self.spare.extend(self.current.replace(share));
+        self.replace(Share { end, left: BULK - 1 });
+    }
+
+    fn replace(&mut self, share: Share) {
+        if let Some(old) = self.current.replace(share) {
+            self.spare.push(old);
+        }
     }
 }
 
 impl Drop for Shares {
     /// Gives back what was not needed. It may be the last, so a cause's destructor may run.
     fn drop(&mut self) {
-        self.spare.extend(self.current.take());
-        for share in self.spare.drain(..) {
-            // SAFETY: so many were taken in `refill` and not passed on.
+        for share in self.current.take().into_iter().chain(self.spare.drain(..)) {
+            // SAFETY: so many were taken in `refill`, or made in `begin`, and not passed on.
             drop(unsafe { Canceled::unshare(share.end.0, share.left) });
         }
     }

@@ -173,6 +173,17 @@ impl Ptr {
         NonNull::new(raw).map(Ptr)
     }
 
+    /// The node, for as long as the caller says and not as long as this pointer is there.
+    ///
+    /// # Safety
+    ///
+    /// The node is held for all of `'l`.
+    #[inline]
+    pub(super) unsafe fn node<'l>(self) -> &'l Node {
+        // SAFETY: as the caller promises.
+        unsafe { self.0.as_ref() }
+    }
+
     #[inline]
     pub(super) fn raw(self) -> *mut Node {
         self.0.as_ptr()

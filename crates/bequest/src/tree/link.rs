@@ -32,8 +32,8 @@ struct Shard {
 
 /// The lock of one list of children of `parent`.
 pub(super) struct List<'p> {
-    parent: Ptr,
-    shard: usize,
+    pub(super) parent: Ptr,
+    pub(super) shard: usize,
     pub(super) lock: ListLock<'p>,
 }
 
@@ -50,29 +50,83 @@ impl<'p> List<'p> {
     /// Locks the list of `parent` in which a child of number `shard` is.
     #[inline]
     pub(super) fn lock(parent: &'p Ptr, shard: usize) -> List<'p> {
+        // SAFETY: the pointer is borrowed for as long as the lock is used, and so it is valid.
+        unsafe { List::lock_of(*parent, shard) }
+    }
+
+    /// As [`lock`](List::lock), for as long as the caller says.
+    ///
+    /// # Safety
+    ///
+    /// The parent is held for as long as the lock is used.
+    pub(super) unsafe fn lock_of(parent: Ptr, shard: usize) -> List<'p> {
+        // SAFETY: as the caller promises.
+        let node: &'p Node = unsafe { parent.node() };
         loop {
-            let bits = parent.state.load();
-            if is_split(bits) {
-                let lock = shards(parent).0[shard].lock.lock();
-                // Whoever closes the lists holds all their locks, so this look settles it.
-                if is_split(parent.state.load()) {
-                    let lock = ListLock::Shard { _lock: lock };
-                    return List {
-                        parent: *parent,
-                        shard,
-                        lock,
-                    };
+            if is_split(node.state.load()) {
+                let lock = shards(node).0[shard].lock.lock();
+                if let Some(list) = List::of_shard(parent, shard, lock) {
+                    return list;
                 }
             } else {
-                let own = parent.state.lock();
+                let own = node.state.lock();
                 if !is_split(own.bits) {
-                    return List {
-                        parent: *parent,
-                        shard,
-                        lock: ListLock::Own(own),
-                    };
+                    return List::of_own(parent, shard, own);
                 }
             }
+        }
+    }
+
+    /// The lock, if nobody has it.
+    ///
+    /// # Safety
+    ///
+    /// As [`lock_of`](List::lock_of).
+    pub(super) unsafe fn try_lock_of(parent: Ptr, shard: usize) -> Option<List<'p>> {
+        // SAFETY: as the caller promises.
+        let node: &'p Node = unsafe { parent.node() };
+        if is_split(node.state.load()) {
+            let lock = shards(node).0[shard].lock.try_lock()?;
+            return List::of_shard(parent, shard, lock);
+        }
+        let own = node.state.try_lock()?;
+        (!is_split(own.bits)).then(|| List::of_own(parent, shard, own))
+    }
+
+    /// The list by its own lock, unless its lists have been closed meanwhile. Whoever closes them holds all their locks,
+    /// so this look settles it.
+    fn of_shard(parent: Ptr, shard: usize, lock: Locked<'p>) -> Option<List<'p>> {
+        is_split(parent.state.load()).then_some(List {
+            parent,
+            shard,
+            lock: ListLock::Shard { _lock: lock },
+        })
+    }
+
+    /// The first list of a node that has ended; `own` is the node's lock, if the caller has it, which is given back if the
+    /// list has another.
+    ///
+    /// # Safety
+    ///
+    /// As [`lock_of`](List::lock_of).
+    pub(super) unsafe fn of_marked(parent: Ptr, own: Option<Locked<'p>>) -> List<'p> {
+        match own {
+            Some(own) if !is_split(own.bits) => List::of_own(parent, 0, own),
+            own => {
+                drop(own);
+                // SAFETY: as the caller promises.
+                unsafe { List::lock_of(parent, 0) }
+            }
+        }
+    }
+
+    /// The list of a node that is not split, by the node's own lock.
+    #[inline]
+    pub(super) fn of_own(parent: Ptr, shard: usize, own: Locked<'p>) -> List<'p> {
+        List {
+            parent,
+            shard,
+            lock: ListLock::Own(own),
         }
     }
 
@@ -92,22 +146,14 @@ impl<'p> List<'p> {
         };
         let mut list = List::lock(parent, shard);
         if let ListLock::Own(own) = &mut list.lock {
-            if contended(own.bits) >= CROWDED && own.bits & SHARDED == 0 {
+            // Not once it has ended: a walk relies on the lists as it found them.
+            if contended(own.bits) >= CROWDED && own.bits & (SHARDED | DONE) == 0 {
                 split(*parent, own);
                 drop(list);
                 return List::lock(parent, own_shard());
             }
         }
         list
-    }
-
-    /// Everything below the parent has been marked, if this is its only list.
-    pub(super) fn settle_if_only(&mut self) {
-        if let ListLock::Own(own) = &mut self.lock {
-            if !own.has(SHARDED) {
-                own.bits |= SETTLED;
-            }
-        }
     }
 
     #[inline]
@@ -190,7 +236,8 @@ pub(super) fn lists(bits: u32) -> usize {
     if bits & SHARDED == 0 { 1 } else { SHARDS }
 }
 
-fn is_split(bits: u32) -> bool {
+#[inline]
+pub(super) fn is_split(bits: u32) -> bool {
     bits & (SHARDED | CLOSED) == SHARDED
 }
 
@@ -206,6 +253,14 @@ pub(super) fn has_children(node: Ptr, own: &Locked<'_>) -> bool {
         .any(|shard| !shard.first.load(Ordering::Relaxed).is_null())
 }
 
+/// Whether a child has ended, with everything below it. That cannot change: below what has ended nothing live is entered.
+#[inline]
+pub(super) fn is_settled(child: Ptr) -> bool {
+    // Acquire, in `load`: pairs with the store that published the mark, after which the list is as it stays.
+    let bits = child.state.load();
+    bits & SETTLED != 0 || bits & DONE != 0 && child.kids.load(Ordering::Relaxed).is_null()
+}
+
 /// Whether all children have ended, with everything below them. Under the node's own lock; it looks at a few and says no if
 /// there are more.
 #[inline]
@@ -218,9 +273,7 @@ pub(super) fn has_only_ended_children(node: Ptr, own: &Locked<'_>) -> bool {
     let mut next = unsafe { Ptr::held(node.kids.load(Ordering::Relaxed)) };
     for _ in 0..LOOKS {
         let Some(child) = next else { return true };
-        let is_leaf = child.kids.load(Ordering::Relaxed).is_null();
-        let bits = child.state.load();
-        if bits & SETTLED == 0 && !(bits & DONE != 0 && is_leaf) {
+        if !is_settled(child) {
             return false;
         }
         // SAFETY: as above.
@@ -263,7 +316,7 @@ fn split(node: Ptr, own: &mut Locked<'_>) {
 
 /// The lists of a node that has been split; they live as long as it does.
 #[inline]
-fn shards(node: &Ptr) -> &Shards {
+fn shards(node: &Node) -> &Shards {
     // SAFETY: `SHARDED` was read by the caller with Acquire or under the lock, so `kids` is what `split` put there.
     unsafe { &*node.kids.load(Ordering::Relaxed).cast::<Shards>() }
 }

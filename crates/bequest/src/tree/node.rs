@@ -387,7 +387,7 @@ pub(super) fn id(ptr: Ptr) -> ScopeId {
     // SAFETY: under the lock.
     if let Some(details) = unsafe { ptr.details() } {
         if details.id != 0 {
-            return ScopeId::known_or_next(details.id);
+            return ScopeId::known(details.id);
         }
     }
     if own.has(DONE) && own.has(BEGAN) {

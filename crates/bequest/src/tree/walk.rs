@@ -1,9 +1,14 @@
 //! Ending: the walk that marks a node and everything below it, and then tells those who wait.
 //!
-//! The walk goes depth first, without a stack: down by the lists, up by the parents. One node at a time is pinned, the
-//! one it stands on, and on the way down those above it, so that none is freed under its feet. It holds a list's lock
-//! for at most [`BATCH`] children, and under it the lock of one child; then it lets go and goes on behind the child at
-//! which it stopped, which it pinned.
+//! The walk goes depth first, without a stack: down by the lists, up by the parents, hand over hand. It has the lock of
+//! the list in which it is, and under it takes that of one child after the other. To go below a child it keeps the
+//! child's lock, which is that of its list, and gives the parent's back. To go up it has to take the parent's first; since
+//! that is against the order it only tries, and if somebody has it, pins the node, lets go, and waits. So a node with
+//! children takes two exchanges and a leaf one.
+//!
+//! Where the walk stands, nothing is freed under its feet: a node whose lock it has cannot leave its list, and what has
+//! a child in its list stays (invariant 1). Where it has no such lock it has a pin: on a node whose lists are split, for
+//! as long as it is below that; and on the child at which it stopped, every [`BATCH`] children, to let others in.
 //!
 //! Nothing is taken out of a list. So a second walk that starts further down, or meets what the first has not finished,
 //! goes over the same lists and marks what it finds unmarked; it waits for nobody. A node whose lists have been walked
@@ -14,18 +19,18 @@ use std::time::Instant;
 
 use super::end::{self, Raw, Shares};
 use super::layout::Ptr;
-use super::link::{self, List, lists};
+use super::link::{self, List, ListLock, is_split, lists};
 use super::node::{self, disarm, has_come};
 use super::release;
 use super::stamp::Stamp;
 use super::state::{
-    self, ARMED, BEGAN, DONE, DYING, KEPT, LISTED, Locked, ORPHAN, OWNS, PIN, SETTLED, UNARMED, is_pinned,
-    pins_are_used_up,
+    self, ARMED, BEGAN, DONE, DYING, KEPT, LISTED, Locked, ORPHAN, OWNS, PIN, SETTLED, SHARDED, UNARMED,
+    is_pinned, pins_are_used_up,
 };
 use super::tell::{Run, Tell};
 use super::timer::Timers;
 use super::{Blame, NodeRef, record};
-use crate::canceled::{Canceled, End, Kind, ScopeId};
+use crate::canceled::{Canceled, End, Kind, LazyId, ScopeId};
 use crate::inspect;
 use crate::reason::Reason;
 use crate::sync::atomic::Ordering;
@@ -78,21 +83,26 @@ pub(super) fn end_what_has_passed(ptr: Ptr) {
 
 /// Ends `ptr`, which the caller holds, and everything below it.
 pub(super) fn end_with(ptr: Ptr, event: &Event, run: Run) {
-    // Acquire, in `load`: pairs with the store that settled the node; everything below reads as done then.
-    let bits = ptr.state.load();
-    let is_leaf = ptr.kids.load(Ordering::Relaxed).is_null();
-    if bits & SETTLED != 0 || bits & DONE != 0 && is_leaf {
+    if link::is_settled(ptr) {
         return;
     }
     let mut walk = Walk::new(ptr);
     let mut own = ptr.state.lock();
     walk.mark(ptr, &mut own, Why::Event(event));
-    let has_below = !own.has(SETTLED) && !ptr.kids.load(Ordering::Relaxed).is_null();
-    drop(own);
-    if has_below {
-        walk.below(ptr);
+    if has_below(ptr, &own) {
+        // A parent reads as done no later than its children.
+        ptr.state.republish(own.bits);
+        walk.below(ptr, Some(own));
+    } else {
+        drop(own);
     }
-    walk.finish(run);
+    walk.finish(ptr, run);
+}
+
+/// Whether there may be something to mark below a marked node.
+#[inline]
+fn has_below(ptr: Ptr, own: &Locked<'_>) -> bool {
+    !own.has(SETTLED) && !ptr.kids.load(Ordering::Relaxed).is_null()
 }
 
 /// Why a node is marked.
@@ -117,15 +127,15 @@ struct Walk {
     dying: Vec<Ptr>,
 }
 
-/// Where a look into a list has led.
-enum Step {
-    /// To a child, pinned, below which there is something to mark.
-    Down(Ptr),
+/// Where a look through a list has led.
+enum Step<'w> {
+    /// To a child, locked, below which there may be something to mark.
+    Down(Ptr, Locked<'w>),
     /// To the end of the batch: the child, pinned, behind which to go on.
     Rest(Ptr),
     /// To the end of the list.
     End,
-    /// A pin could not be had: from the list's beginning again.
+    /// A pin could not be had: from the beginning again.
     Again,
 }
 
@@ -145,53 +155,147 @@ impl Walk {
         }
     }
 
-    /// Marks everything below `top`, which is marked and held by the caller.
-    fn below(&mut self, top: Ptr) {
-        let (mut node, mut list, mut behind) = (top, 0, None);
+    /// Marks everything below `top`, which is marked and held by the caller; `own` is its lock, if the caller has it.
+    fn below(&mut self, top: Ptr, own: Option<Locked<'_>>) {
+        let mut own = own;
         loop {
-            match self.step(node, list, behind) {
-                Step::Down(child) => (node, list, behind) = (child, 0, None),
-                Step::Rest(child) => behind = Some(child),
-                Step::Again => behind = None,
-                Step::End if list + 1 < lists(node.state.load()) => (list, behind) = (list + 1, None),
-                Step::End => {
-                    if node.state.load() & SETTLED == 0 {
-                        node.state.lock().bits |= SETTLED;
+            // SAFETY: the caller holds the node.
+            let list = unsafe { List::of_marked(top, own.take()) };
+            if self.through(top, list) {
+                return;
+            }
+            // All pins of a node are in use. What was finished is settled, and is passed by now.
+            relax(u32::MAX);
+        }
+    }
+
+    /// Marks everything below `top`, whose first list is locked; whether it got through.
+    fn through<'w>(&mut self, top: Ptr, first: List<'w>) -> bool {
+        let mut list = first;
+        let mut next = list.head();
+        loop {
+            match self.step(&list, next) {
+                Step::Down(child, own) => {
+                    let mut own = own;
+                    if is_split(own.bits) {
+                        // Its own lock will not hold it there.
+                        if pins_are_used_up(own.bits) {
+                            drop(own);
+                            return self.abandon(top, list);
+                        }
+                        own.bits += PIN;
+                    } else {
+                        // A parent reads as done no later than its children.
+                        child.state.republish(own.bits);
                     }
-                    if node == top {
-                        return;
-                    }
-                    let Some(parent) = node.parent else {
-                        unreachable!("what was reached by a list has a parent")
-                    };
-                    list = match lists(parent.state.load()) {
-                        1 => 0,
-                        _ => state::shard(node.state.load()),
-                    };
-                    (node, behind) = (parent, Some(node));
+                    // SAFETY: held by its lock, or by the pin. The parent's lock goes with the old list.
+                    list = unsafe { List::of_marked(child, Some(own)) };
+                    next = list.head();
+                }
+                Step::Rest(child) => {
+                    let (node, number) = (list.parent, list.shard);
+                    drop(list);
+                    // SAFETY: the pinned child is in its list.
+                    list = unsafe { List::lock_of(node, number) };
+                    next = list.after(child);
+                    self.unpin(child);
+                }
+                Step::Again => return self.abandon(top, list),
+                Step::End if list.shard + 1 < lists(list.parent.state.load()) => {
+                    let (node, number) = (list.parent, list.shard + 1);
+                    drop(list);
+                    // SAFETY: a node with several lists is pinned while the walk is below it, or is the top.
+                    list = unsafe { List::lock_of(node, number) };
+                    next = list.head();
+                }
+                Step::End if list.parent == top => {
+                    self.settle(list);
+                    return true;
+                }
+                Step::End => match self.up(list) {
+                    Ok((above, behind)) => (list, next) = (above, behind),
+                    Err(list) => return self.abandon(top, list),
+                },
+            }
+        }
+    }
+
+    /// Lets go of everything that the walk holds below `top`.
+    #[cold]
+    fn abandon(&mut self, top: Ptr, list: List<'_>) -> bool {
+        let mut pinned = Vec::new();
+        let mut node = list.parent;
+        while node != top {
+            if node.state.load() & SHARDED != 0 {
+                pinned.push(node);
+            }
+            node = node.parent.expect("what was reached by a list has a parent");
+        }
+        drop(list);
+        pinned.into_iter().for_each(|node| self.unpin(node));
+        false
+    }
+
+    /// From the end of the last list of a node to the list that the node is in, and the child behind it. If a pin is
+    /// needed and cannot be had, the list is given back.
+    fn up<'w>(&mut self, list: List<'w>) -> Result<(List<'w>, Option<Ptr>), List<'w>> {
+        let node = list.parent;
+        let Some(parent) = node.parent else {
+            unreachable!("what was reached by a list has a parent")
+        };
+        let bits = node.state.load();
+        let number = state::shard(bits);
+        if bits & SHARDED == 0 {
+            // SAFETY: the node is in the parent's list, and stays there while its own lock is held.
+            if let Some(above) = unsafe { List::try_lock_of(parent, number) } {
+                let behind = above.after(node);
+                self.settle(list);
+                return Ok((above, behind));
+            }
+            let mut list = list;
+            if let ListLock::Own(own) = &mut list.lock {
+                if pins_are_used_up(own.bits) {
+                    return Err(list);
+                }
+                own.bits += PIN;
+            }
+            self.settle(list);
+        } else {
+            self.settle(list);
+        }
+        // SAFETY: the node is pinned, so it stays in the parent's list.
+        let above = unsafe { List::lock_of(parent, number) };
+        let behind = above.after(node);
+        self.unpin(node);
+        Ok((above, behind))
+    }
+
+    /// Notes that everything below a node has been marked, whose last list has been gone through, and lets go of its lock.
+    fn settle(&self, list: List<'_>) {
+        let node = list.parent;
+        // Below a merged node that is yet to be walked something may be live.
+        let is_settled = self.merged.is_empty();
+        match list.lock {
+            ListLock::Own(mut own) => {
+                if is_settled {
+                    own.bits |= SETTLED;
+                }
+            }
+            ListLock::Shard { _lock: lock } => {
+                drop(lock);
+                if is_settled {
+                    node.state.lock().bits |= SETTLED;
                 }
             }
         }
     }
 
-    /// Marks what is in one list of `node`, behind the pinned child `behind`, until there is something below a child or
-    /// the batch is full.
-    fn step(&mut self, node: Ptr, list: usize, behind: Option<Ptr>) -> Step {
-        let end = end::of(node);
-        let mut list = List::lock(&node, list);
-        let mut next = match behind {
-            None => list.head(),
-            Some(child) => {
-                let next = list.after(child);
-                self.unpin(child);
-                next
-            }
-        };
+    /// Marks what is in a list from `first` on, until there is something below a child or the batch is full.
+    fn step<'w>(&mut self, list: &List<'w>, first: Option<Ptr>) -> Step<'w> {
+        let end = end::of_marked(list.parent);
+        let mut next = first;
         for done in 1.. {
-            let Some(child) = next else {
-                list.settle_if_only();
-                return Step::End;
-            };
+            let Some(child) = next else { return Step::End };
             next = list.after(child);
             if let Some(target) = child.tether_target() {
                 if !self.mark_merged(target, end) {
@@ -199,25 +303,25 @@ impl Walk {
                 }
                 continue;
             }
-            let mut own = child.state.lock();
+            let is_rest = done >= BATCH && next.is_some();
+            if !is_rest && link::is_settled(child) {
+                continue;
+            }
+            // SAFETY: in a list whose lock is held until after this lock is given back, or it is what holds the child.
+            let mut own = unsafe { child.node() }.state.lock();
             if own.has(DYING) {
                 continue;
             }
             self.mark(child, &mut own, Why::Inherited(end));
-            let has_below = !own.has(SETTLED) && !child.kids.load(Ordering::Relaxed).is_null();
-            let is_rest = done >= BATCH && next.is_some();
-            if has_below || is_rest {
+            if has_below(child, &own) {
+                return Step::Down(child, own);
+            }
+            if is_rest {
                 if pins_are_used_up(own.bits) {
-                    drop((own, list));
-                    relax(u32::MAX);
                     return Step::Again;
                 }
                 own.bits += PIN;
-                return if has_below {
-                    Step::Down(child)
-                } else {
-                    Step::Rest(child)
-                };
+                return Step::Rest(child);
             }
         }
         unreachable!("a list has an end")
@@ -289,13 +393,13 @@ impl Walk {
     }
 
     /// An end that begins at this node: somebody's blame, or its own deadline.
-    fn own_end(&self, ptr: Ptr, blame: Option<&Blame>) -> Raw {
+    fn own_end(&mut self, ptr: Ptr, blame: Option<&Blame>) -> Raw {
         // SAFETY: the caller has the lock.
         let details = unsafe { ptr.details() };
         let id = details.as_ref().map_or(0, |details| details.id);
         let name = details.as_ref().and_then(|details| details.name);
-        let (scope, at) = (ScopeId::known_or_next(id), Some(self.now));
-        Raw::own(Canceled::new(match blame {
+        let (scope, at) = (LazyId::of(id), Some(self.now));
+        let end = match blame {
             None => End {
                 kind: Kind::DeadlineExceeded,
                 reason: details
@@ -322,7 +426,12 @@ impl Walk {
                 name,
                 at,
             },
-        }))
+        };
+        if ptr.kids.load(Ordering::Relaxed).is_null() {
+            Raw::own(Canceled::new(end))
+        } else {
+            self.shares.begin(end)
+        }
     }
 
     fn reads_clock_of(&self, ptr: Ptr) -> bool {
@@ -341,10 +450,14 @@ impl Walk {
     }
 
     /// Goes below merged nodes, and then tells everybody, outside every lock.
-    fn finish(mut self, run: Run) {
-        while let Some(node) = self.merged.pop() {
-            self.below(node);
-            self.unpin(node);
+    fn finish(mut self, top: Ptr, run: Run) {
+        while !self.merged.is_empty() {
+            for node in std::mem::take(&mut self.merged) {
+                self.below(node, None);
+                self.unpin(node);
+            }
+            // What is above them could not be settled before.
+            self.below(top, None);
         }
         for (scope, end) in self.began.drain(..) {
             inspect::ended(scope, end);
