@@ -140,8 +140,11 @@ impl Context {
     /// ```
     #[track_caller]
     pub fn with_timeout(&self, after: Duration) -> CancelScope {
-        let at = self.instant_after(after);
-        self.derive(at)
+        self.own(NodeRef::child_within(
+            self.node.as_ref(),
+            Location::caller(),
+            after,
+        ))
     }
 
     /// A scope for tidying up: it keeps the values and the clock, ignores that this context has ended or ends, and
@@ -507,7 +510,12 @@ impl Context {
     #[track_caller]
     #[inline(always)]
     fn derive(&self, deadline: Option<Instant>) -> CancelScope {
-        let node = NodeRef::child(self.node.as_ref(), Location::caller(), deadline);
+        self.own(NodeRef::child(self.node.as_ref(), Location::caller(), deadline))
+    }
+
+    /// The owner of a new node, with this context's values.
+    #[inline(always)]
+    fn own(&self, node: NodeRef) -> CancelScope {
         CancelScope::own(Context {
             node: Some(node),
             values: self.values.clone(),

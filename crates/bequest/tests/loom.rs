@@ -196,6 +196,40 @@ fn drop_and_cancel_two_levels() {
     });
 }
 
+/// The walk goes below the one, up again and on to the other, while the way up is taken away.
+#[test]
+fn drop_below_and_cancel_above_with_a_sibling() {
+    loom::model(|| {
+        let root = Context::background().with_cancel();
+        let sibling = root.with_cancel();
+        let middle = root.with_cancel();
+        let leaf = middle.with_cancel();
+        let dropping = thread::spawn(move || drop((leaf, middle)));
+        root.cancel_for(Reason::Shutdown);
+        assert_eq!(sibling.err().unwrap().reason(), Reason::Shutdown);
+        dropping.join().unwrap();
+    });
+}
+
+/// Two walks meet below a node with two children: each has what the other is waiting for, and neither waits.
+#[test]
+fn two_walks_below_two_children() {
+    loom::model(|| {
+        let root = Context::background().with_cancel();
+        let sibling = root.with_cancel();
+        let middle = root.with_cancel();
+        let leaf = middle.with_cancel();
+        let (canceller, below) = (root.canceller(), [sibling.context(), leaf.context()]);
+        let other = thread::spawn(move || {
+            canceller.cancel();
+            assert!(below.iter().all(Context::is_done));
+        });
+        root.cancel();
+        assert!(sibling.is_done() && leaf.is_done() && middle.is_done());
+        other.join().unwrap();
+    });
+}
+
 #[test]
 fn drop_a_relay_and_its_child() {
     loom::model(|| {

@@ -3,7 +3,7 @@
 use std::panic::Location;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::end::{self, Raw};
 use super::layout::{Full, Heir, Node, Ptr, Tether, Timed};
@@ -16,6 +16,7 @@ use super::state::{
 };
 use super::timer::Timers;
 use super::{NodeRef, bell};
+use crate::deadline::after;
 use crate::inspect;
 use crate::sync::{self, atomic::Ordering};
 
@@ -50,6 +51,19 @@ impl NodeRef {
     ) -> NodeRef {
         let deadline = deadline.map_or(Stamp::NEVER, Stamp::of);
         NodeRef::child_until(parent, made_at, deadline)
+    }
+
+    /// As [`child`](NodeRef::child), with a deadline so far from now on the parent's clock.
+    pub(crate) fn child_within(
+        parent: Option<&NodeRef>,
+        made_at: &'static Location<'static>,
+        span: Duration,
+    ) -> NodeRef {
+        let at = match parent.and_then(NodeRef::timers) {
+            None => Stamp::after(span),
+            Some(timers) => after(timers.clock().now(), span).map_or(Stamp::NEVER, Stamp::of),
+        };
+        NodeRef::child_until(parent, made_at, at)
     }
 
     /// As [`child`](NodeRef::child), with the deadline as a stamp. Inlined, since without one there is less to do.

@@ -230,7 +230,7 @@ impl Ptr {
     #[inline]
     pub(super) fn full(&self) -> Option<&Full> {
         // SAFETY: the kind says that the allocation is a `Full`, and it is held.
-        (state::kind(self.state.load()) == Kind::Full).then(|| unsafe { &*self.raw().cast::<Full>() })
+        state::is_full(self.state.load()).then(|| unsafe { &*self.raw().cast::<Full>() })
     }
 
     #[inline]

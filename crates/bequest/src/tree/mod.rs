@@ -45,8 +45,9 @@
 //!
 //! From the top downwards, at most one of each: the list of a parent, or its own lock for that list; the lock of one
 //! child in it; the part of the wheel, or the queue of a clock, where that child is armed. A node with several parents is
-//! reached from each of their lists, and is younger than all of them, so that the order is still one. The timers' thread,
-//! which comes from the other end, takes a node's lock only by trying. The registry of [`inspect`](crate::inspect) takes
+//! reached from each of their lists, and is younger than all of them, so that the order is still one. Who comes from the
+//! other end only tries, and lets go if that fails: the timers' thread for a node's lock under its part's, and a walk on
+//! its way up for the lock of a parent's list under that of the child. The registry of [`inspect`](crate::inspect) takes
 //! the lock of a node under its own, and none is taken the other way about.
 
 #![cfg_attr(not(bequest_plain), allow(unsafe_code))]

@@ -276,8 +276,11 @@ fn end_unseen(ptr: Ptr, word: *mut ()) -> bool {
     if !is_only || bits & (LISTED | RARE) != 0 {
         return false;
     }
-    let is_leaf = || ptr.kids.load(Ordering::Relaxed).is_null();
-    let is_bare = || is_leaf() && ptr.tail.load(Ordering::Relaxed).is_null();
+    if !ptr.kids.load(Ordering::Relaxed).is_null() {
+        // The walk looks whether they have ended.
+        return false;
+    }
+    let is_bare = || ptr.kids.load(Ordering::Relaxed).is_null() && ptr.tail.load(Ordering::Relaxed).is_null();
     if bits & (HAS_AT | DONE) == 0 && is_bare() {
         if let Some(mut own) = ptr.state.lock_from(bits) {
             // Once more, under the lock.
@@ -293,22 +296,40 @@ fn end_unseen(ptr: Ptr, word: *mut ()) -> bool {
 
 #[inline(never)]
 fn end_unseen_slowly(ptr: Ptr, word: *mut ()) -> bool {
-    // Invariant 9, asked of the cheap clock.
+    // Before the lock is taken, since it is not a matter of two instructions.
     let at = ptr.deadline();
     if at != Stamp::NEVER && !at.is_far_off() {
         return false;
     }
     let mut own = ptr.state.lock();
-    let is_leaf = ptr.kids.load(Ordering::Relaxed).is_null();
     // Nobody can have come meanwhile but a walk from above, which has been first then.
-    if own.has(DONE) {
-        return own.has(SETTLED) || is_leaf;
+    own.has(SETTLED)
+        || own.has(DONE) && ptr.kids.load(Ordering::Relaxed).is_null()
+        || note_unseen(ptr, &mut own, word)
+}
+
+/// As [`end_unseen`], under the node's lock, by a walk that may find that all children have ended.
+pub(super) fn end_unseen_by(ptr: Ptr, own: &mut Locked<'_>, blame: &Blame) -> bool {
+    let is_only = ptr.handles.load(Ordering::Acquire) == 1;
+    if !is_only || own.has(LISTED | RARE | DONE) || blame.cause.is_some() {
+        return false;
     }
-    if record::has_waiters(ptr, &own) || !is_leaf && !link::has_only_ended_children(ptr, &own) {
+    let Some(word) = end::unseen(blame.reason, blame.origin) else {
+        return false;
+    };
+    let at = ptr.deadline();
+    (at == Stamp::NEVER || at.is_far_off()) && note_unseen(ptr, own, word)
+}
+
+/// Writes an end that nobody sees, unless somebody waits or a child is live. Under the lock of a live node.
+#[inline]
+fn note_unseen(ptr: Ptr, own: &mut Locked<'_>, word: *mut ()) -> bool {
+    let is_leaf = ptr.kids.load(Ordering::Relaxed).is_null();
+    if record::has_waiters(ptr, own) || !is_leaf && !link::has_only_ended_children(ptr, own) {
         return false;
     }
     if own.has(ARMED) {
-        disarm(ptr, &mut own);
+        disarm(ptr, own);
     }
     ptr.tail.store(word, Ordering::Relaxed);
     own.bits = own.bits & !UNARMED | DONE | BEGAN | SETTLED;
@@ -325,7 +346,7 @@ pub(super) fn is_done(ptr: Ptr) -> bool {
 }
 
 /// The first look at an own deadline: ends the node if it has passed, arms the timer if not.
-#[cold]
+#[inline(never)]
 fn look(ptr: Ptr) -> bool {
     let at = ptr.deadline();
     if has_come(ptr, at) {
@@ -365,16 +386,14 @@ fn arm_in_wheel(ptr: Ptr) -> bool {
 /// Takes the node out of the wheel, or out of its clock's queue. Under its lock.
 pub(super) fn disarm(ptr: Ptr, own: &mut Locked<'_>) {
     own.bits &= !ARMED;
-    match (ptr.timers(), ptr.full(), ptr.entry()) {
-        (Some(timers), Some(full), _) => {
-            let key = bell::lock(&full.key).take();
-            if let Some(key) = key {
-                timers.remove(key);
-            }
+    if let Some((timers, full)) = ptr.timers().zip(ptr.full()) {
+        let key = bell::lock(&full.key).take();
+        if let Some(key) = key {
+            timers.remove(key);
         }
+    } else if let Some(entry) = ptr.entry() {
         // SAFETY: the entry is the node's, and armed on the system's clock.
-        (None, _, Some(entry)) => unsafe { wheel::remove(entry) },
-        _ => {}
+        unsafe { wheel::remove(entry) };
     }
 }
 

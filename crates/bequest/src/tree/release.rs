@@ -122,20 +122,32 @@ pub(super) unsafe fn free(ptr: Ptr) {
     let mut next = Some(ptr);
     while let Some(ptr) = next {
         if let Some(full) = ptr.full() {
-            if let Some(bell) = &full.bell {
-                *sync::lock(&bell.0) = None;
-            }
-            let tethers = std::mem::take(&mut *bell::lock(&full.tethers));
-            for tether in tethers {
-                condemned.extend(leave_list(tether));
-                // SAFETY: in no list any more, and known to nobody but the node.
-                drop(unsafe { Box::from_raw(tether.raw().cast::<Tether>()) });
-            }
+            cut_links(full, &mut condemned);
         }
         next = leave_list(ptr).or_else(|| condemned.pop());
-        // SAFETY: condemned and in no list.
-        let rest = unsafe { dispose(ptr) };
-        rests.extend(rest.filter(Rest::is_foreign));
+        let bits = ptr.state.load();
+        if has_parts(ptr, bits) {
+            // SAFETY: condemned and in no list.
+            let rest = unsafe { dispose(ptr) };
+            rests.extend(rest.filter(Rest::is_foreign));
+        } else {
+            // SAFETY: as above, and there is nothing to be dropped.
+            unsafe { give_back(ptr, bits) };
+        }
+    }
+}
+
+/// Takes a full node's stand-ins out of their lists, and cuts the way from its clock.
+#[cold]
+fn cut_links(full: &Full, condemned: &mut Vec<Ptr>) {
+    if let Some(bell) = &full.bell {
+        *sync::lock(&bell.0) = None;
+    }
+    let tethers = std::mem::take(&mut *bell::lock(&full.tethers));
+    for tether in tethers {
+        condemned.extend(leave_list(tether));
+        // SAFETY: in no list any more, and known to nobody but the node.
+        drop(unsafe { Box::from_raw(tether.raw().cast::<Tether>()) });
     }
 }
 
@@ -166,19 +178,38 @@ fn take_if_last(parent: Ptr, list: List<'_>) -> Option<Ptr> {
 /// # Safety
 ///
 /// As [`dispose`]; `bits` are the node's.
-#[inline]
+#[inline(always)]
 unsafe fn discard(ptr: Ptr, bits: u32) {
     if has_parts(ptr, bits) {
         // SAFETY: as the caller promises.
-        unsafe { dismantle(ptr) };
-    } else {
-        let raw = NonNull::new(ptr.raw()).expect("not null");
-        // SAFETY: as the caller promises, and there is nothing to be dropped. It is not `RARE`.
-        unsafe { pool::free(state::list(bits), raw.cast()) };
+        return unsafe { discard_parts(ptr, bits) };
     }
+    let raw = NonNull::new(ptr.raw()).expect("not null");
+    // SAFETY: as the caller promises, and there is nothing to be dropped. It is not `RARE`.
+    unsafe { pool::free(state::list(bits), raw.cast()) };
 }
 
-/// As [`discard`], of a node that has something to be dropped.
+/// As [`discard`], of a node that has something to be dropped: mostly a share of an end that others have as well.
+///
+/// # Safety
+///
+/// As [`discard`].
+#[inline(never)]
+unsafe fn discard_parts(ptr: Ptr, bits: u32) {
+    if bits & (LISTED | SHARDED | DONE) != DONE || ptr.has_details() {
+        // SAFETY: as the caller promises.
+        return unsafe { dismantle(ptr) };
+    }
+    // SAFETY: as the caller promises; it has ended.
+    let end = unsafe { end::take(ptr) };
+    let raw = NonNull::new(ptr.raw()).expect("not null");
+    // SAFETY: as the caller promises, and what there was to be dropped is taken out. It is not `RARE`.
+    unsafe { pool::free(state::list(bits), raw.cast()) };
+    // It may be the last that holds a cause, whose destructor is foreign.
+    drop(end);
+}
+
+/// As [`discard`], in general.
 ///
 /// # Safety
 ///

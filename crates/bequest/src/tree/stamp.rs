@@ -36,6 +36,7 @@ impl Stamp {
     /// Before everything that an `i64` of nanoseconds can tell apart.
     const LONG_AGO: Stamp = Stamp(i64::MIN);
 
+    #[inline]
     pub(crate) fn of(at: Instant) -> Stamp {
         let origin = origin().instant;
         match at.checked_duration_since(origin) {
@@ -47,6 +48,15 @@ impl Stamp {
     #[inline]
     pub(crate) fn now() -> Stamp {
         Stamp::of(Instant::now())
+    }
+
+    /// `span` from now on the system's clock; never, if that lies beyond what a stamp can hold.
+    #[inline]
+    pub(crate) fn after(span: Duration) -> Stamp {
+        match nanos(span) {
+            Some(ahead) => Stamp(Stamp::now().0.saturating_add(ahead)),
+            None => Stamp::NEVER,
+        }
     }
 
     /// The point as an `Instant`; `None` for never.
@@ -94,6 +104,7 @@ pub(crate) fn has_come(at: Instant) -> bool {
     Stamp::of(at).has_come()
 }
 
+#[inline]
 fn nanos(span: Duration) -> Option<i64> {
     let whole = i64::try_from(span.as_secs()).ok()?.checked_mul(1_000_000_000)?;
     whole

@@ -82,6 +82,12 @@ impl Kind {
     }
 }
 
+/// Whether the node has a clock's place, links to several parents, and the rest.
+#[inline]
+pub(super) const fn is_full(bits: u32) -> bool {
+    bits & KIND_MASK == KIND_MASK
+}
+
 #[inline]
 pub(super) const fn kind(bits: u32) -> Kind {
     match bits & KIND_MASK {

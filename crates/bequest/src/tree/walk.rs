@@ -88,6 +88,11 @@ pub(super) fn end_with(ptr: Ptr, event: &Event, run: Run) {
     }
     let mut walk = Walk::new(ptr);
     let mut own = ptr.state.lock();
+    if let Event::Canceled(blame) = event {
+        if node::end_unseen_by(ptr, &mut own, blame) {
+            return;
+        }
+    }
     walk.mark(ptr, &mut own, Why::Event(event));
     if has_below(ptr, &own) {
         // A parent reads as done no later than its children.
@@ -113,9 +118,9 @@ enum Why<'e> {
 }
 
 struct Walk {
-    /// Read before the first lock is taken (invariant 6).
-    now: Instant,
-    /// The clock that was read; `None` for the system's. A merged context may have parents with another clock.
+    /// When it is, once that was asked. A clock of the user's is read before the first lock is taken (invariant 6).
+    now: Option<Instant>,
+    /// The clock that is read; `None` for the system's. A merged context may have parents with another clock.
     timers: Option<Arc<Timers>>,
     shares: Shares,
     tell: Tell,
@@ -143,9 +148,7 @@ impl Walk {
     fn new(ptr: Ptr) -> Walk {
         let timers = ptr.timers().cloned();
         Walk {
-            now: timers
-                .as_ref()
-                .map_or_else(Instant::now, |timers| timers.clock().now()),
+            now: timers.as_ref().map(|timers| timers.clock().now()),
             timers,
             shares: Shares::default(),
             tell: Tell::default(),
@@ -378,7 +381,7 @@ impl Walk {
     /// The end that a node is given: its own deadline's, if that has passed (invariant 9).
     #[inline]
     fn end_by(&mut self, ptr: Ptr, own: &mut Locked<'_>, why: Why<'_>) -> Raw {
-        let has_passed = own.has(OWNS) && self.reads_clock_of(ptr) && ptr.deadline() <= Stamp::of(self.now);
+        let has_passed = own.has(OWNS) && self.reads_clock_of(ptr) && ptr.deadline() <= Stamp::of(self.now());
         match why {
             Why::Inherited(end) if !has_passed => self.shares.one_of(end),
             Why::Event(Event::Canceled(blame)) if !has_passed => {
@@ -398,7 +401,7 @@ impl Walk {
         let details = unsafe { ptr.details() };
         let id = details.as_ref().map_or(0, |details| details.id);
         let name = details.as_ref().and_then(|details| details.name);
-        let (scope, at) = (LazyId::of(id), Some(self.now));
+        let (scope, at) = (LazyId::of(id), Some(self.now()));
         let end = match blame {
             None => End {
                 kind: Kind::DeadlineExceeded,
@@ -432,6 +435,11 @@ impl Walk {
         } else {
             self.shares.begin(end)
         }
+    }
+
+    /// The present instant, the same throughout the walk.
+    fn now(&mut self) -> Instant {
+        *self.now.get_or_insert_with(Instant::now)
     }
 
     fn reads_clock_of(&self, ptr: Ptr) -> bool {

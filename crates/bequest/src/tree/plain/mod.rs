@@ -19,11 +19,12 @@ mod timer;
 use std::panic::Location;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context as TaskContext, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Blame;
 use super::tell::{self, Callback};
 use crate::canceled::{Canceled, Cause, ScopeId};
+use crate::deadline::after;
 use crate::reason::Reason;
 pub(crate) use node::Place;
 use node::{Birth, Node};
@@ -57,6 +58,20 @@ impl NodeRef {
                 timers,
             },
         ))
+    }
+
+    pub(crate) fn child_within(
+        parent: Option<&NodeRef>,
+        made_at: &'static Location<'static>,
+        span: Duration,
+    ) -> NodeRef {
+        let now = || {
+            parent
+                .and_then(NodeRef::timers)
+                .map_or_else(Instant::now, |timers| timers.clock().now())
+        };
+        let deadline = (span != Duration::MAX).then(|| after(now(), span)).flatten();
+        NodeRef::child(parent, made_at, deadline)
     }
 
     pub(crate) fn merge(
