@@ -15,7 +15,7 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 target=${SANITIZE_TARGET_DIR:-target-sanitize}
 export BEQUEST_SOAK_SECONDS="${BEQUEST_SANITIZED_SOAK_SECONDS:-5}"
 # What measures stacks, counts bytes, or reads the process's threads is not what these tools can run.
-suites=(--lib --test promises --test hazards --test go --test model --test soak)
+suites=(--lib --test promises --test hazards --test go --test model --test values --test soak)
 
 left_out=()
 

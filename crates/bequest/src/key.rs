@@ -1,8 +1,10 @@
-//! The keys of typed values that travel with a context. The values themselves are in `values.rs`.
+//! The keys of typed values that travel with a context. The values themselves are in `values/`.
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::atomic::AtomicU8;
+
+use crate::values::Kind;
 
 /// The key of a value in a context. It is made as a `static`, and finds only values put in under itself.
 ///
@@ -27,7 +29,10 @@ use std::sync::atomic::AtomicU8;
 /// const USER: Key<u32> = Key::new("user");
 /// let ctx = Context::background().with_value(&USER, 7); // error: temporary value dropped
 /// ```
+#[repr(C)]
 pub struct Key<T> {
+    /// The first field, so that it is found whatever the `T`.
+    kind: &'static Kind,
     name: &'static str,
     /// A key is known by its address. That it could change keeps the compiler from making one of a constant wherever it
     /// is used, and from making one of two.
@@ -71,6 +76,7 @@ impl<T> Key<T> {
     /// A key whose values stay in this process and whose name may be printed.
     pub const fn new(name: &'static str) -> Key<T> {
         Key {
+            kind: Kind::of::<T>(),
             name,
             _unique: AtomicU8::new(0),
             sensitive: false,
