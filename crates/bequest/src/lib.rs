@@ -30,6 +30,7 @@
 //! | [`Key`] | the name under which a value of one type travels |
 //! | [`AfterFunc`] | a callback for the end |
 //! | `Group` | tasks that end together (feature `tokio`) |
+//! | `spawn_blocking` | blocking work whose caller is answered when the context ends (feature `tokio`) |
 //! | [`io`] | readers and writers that end with their context |
 //! | `process` | child processes that do, with all their group (feature `tokio`, Unix) |
 //!
@@ -52,8 +53,8 @@
 //!
 //! # Features
 //!
-//! None is on by default, and then the crate is the standard library alone. `tokio` adds task groups, child processes,
-//! signals and a clock that follows tokio's time. `tokio-util` adds the conversions to and from `CancellationToken`.
+//! None is on by default, and then the crate is the standard library alone. `tokio` adds task groups, blocking work, child
+//! processes, signals and a clock that follows tokio's time. `tokio-util` adds the conversions to and from `CancellationToken`.
 //!
 //! # What it is not
 //!
@@ -76,6 +77,8 @@ mod tree;
 mod values;
 
 #[cfg(feature = "tokio")]
+pub mod blocking;
+#[cfg(feature = "tokio")]
 mod group;
 #[cfg(feature = "tokio-util")]
 mod token;
@@ -90,6 +93,8 @@ pub mod process;
 pub mod signal;
 
 pub use crate::after_func::AfterFunc;
+#[cfg(feature = "tokio")]
+pub use crate::blocking::spawn_blocking;
 pub use crate::canceled::{Canceled, Kind, ScopeId};
 pub use crate::context::Context;
 pub use crate::deadline::Deadline;
