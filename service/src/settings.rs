@@ -229,6 +229,9 @@ mod tests {
         assert_eq!(settings.listen, Listen::Address(([127, 0, 0, 1], 8080).into()));
         assert_eq!(settings.drain, Duration::from_secs(10));
         assert!(settings.search.is_none());
+        assert_eq!(settings.sessions.idle, Duration::from_secs(30 * 60));
+        assert_eq!(settings.sessions.absolute, Duration::from_secs(12 * 3600));
+        assert!(!settings.log.log_personal);
     }
 
     #[test]

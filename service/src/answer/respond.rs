@@ -3,12 +3,13 @@
 //! # Invariants
 //!
 //! 1. An answer other than 200 is told to the log before there is a response: what is returned has been logged.
-//! 2. Each answer is told once: one that was told carries [`Told`].
+//! 2. Each answer is told once: one that was told carries [`Told`], and is to be given ([`respond_at`] is `must_use`).
+//! 3. What a handler says after the server has answered in its place is given to nobody, and told to nobody.
 
 use std::time::SystemTime;
 
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract;
 use axum::middleware::Next;
 use axum::response::Response;
 use bequest::Context;
@@ -20,7 +21,7 @@ use serde_json::{Value, json};
 
 use super::accept::wants_problem;
 use super::{Code, HandlerStatus, Refusal};
-use crate::log::request;
+use crate::log::request::{self, Request};
 use crate::log::{Place, Record, here};
 
 /// On a response that was told to the log.
@@ -47,12 +48,16 @@ pub(crate) use respond;
 ///
 /// Everything about the request, such as what it accepts and whose it is, comes from the context. `place` is where it
 /// was decided.
+#[must_use = "the log has been told that this is the answer"]
 pub(crate) fn respond_at(place: Place, ctx: &Context, answer: HandlerStatus) -> Response {
-    respond_in_bytes(place, ctx, &answer).map(Body::from)
+    if !request::of(ctx).is_some_and(Request::is_stood_in) {
+        tell(place, ctx, &answer);
+    }
+    in_bytes(ctx, &answer).map(Body::from)
 }
 
-fn respond_in_bytes(place: Place, ctx: &Context, answer: &HandlerStatus) -> Response<Bytes> {
-    tell(place, ctx, answer);
+/// What has been told, as it is sent.
+fn in_bytes(ctx: &Context, answer: &HandlerStatus) -> Response<Bytes> {
     let request = request::of(ctx);
     let id = request.map(|request| request.id().to_string());
     let (kind, body) = match request {
@@ -79,7 +84,7 @@ fn respond_in_bytes(place: Place, ctx: &Context, answer: &HandlerStatus) -> Resp
 }
 
 /// The layer around every route: whatever comes out leaves by [`let_out`].
-pub(crate) async fn way_out(request: Request, next: Next) -> Response {
+pub(crate) async fn way_out(request: extract::Request, next: Next) -> Response {
     let ctx = context_of(&request);
     let response = next.run(request).await;
     let_out(&ctx, response).await
@@ -125,15 +130,14 @@ pub(crate) async fn let_out(ctx: &Context, mut response: Response) -> Response {
         let bare = Response::from_parts(head, Body::empty());
         return with_headers_of(bare, respond_at(here!(), ctx, answer));
     }
-    tell(
-        here!(),
-        ctx,
-        &HandlerStatus {
+    if !request::of(ctx).is_some_and(Request::is_stood_in) {
+        let answer = HandlerStatus {
             status,
             code,
             result: Value::Null,
-        },
-    );
+        };
+        tell(here!(), ctx, &answer);
+    }
     response
 }
 
@@ -163,7 +167,11 @@ pub(crate) fn stand_in(missing: &StandIn<'_>) -> Response<Bytes> {
         status: missing.status,
         ..answer
     };
-    respond_in_bytes(place, missing.context, &answer)
+    if let Some(request) = request::of(missing.context) {
+        request.stand_in();
+    }
+    tell(place, missing.context, &answer);
+    in_bytes(missing.context, &answer)
 }
 
 /// Tells the log of an answer, if it is not 200.

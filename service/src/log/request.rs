@@ -9,7 +9,7 @@
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -39,6 +39,8 @@ pub(crate) struct Request {
     accept: Option<HeaderValue>,
     /// Set once, by [`identify`].
     session: OnceLock<Arc<Session>>,
+    /// The server has answered in the handler's place. Relaxed: what is lost of a race is a line more.
+    stood_in: AtomicBool,
     log: Arc<dyn Handler>,
 }
 
@@ -64,6 +66,7 @@ pub(crate) fn remember(ctx: &Context, head: &Parts, peer: SocketAddr, log: &Arc<
             agent: field(header::USER_AGENT),
             accept: field(header::ACCEPT),
             session: OnceLock::new(),
+            stood_in: AtomicBool::new(false),
             log: Arc::clone(log),
         },
     )
@@ -100,6 +103,16 @@ impl Request {
     /// Where lines about it go.
     pub(crate) fn log(&self) -> &dyn Handler {
         &*self.log
+    }
+
+    /// The server answers in the handler's place: whatever the handler may still say, nobody is told.
+    pub(crate) fn stand_in(&self) {
+        self.stood_in.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was answered in the handler's place.
+    pub(crate) fn is_stood_in(&self) -> bool {
+        self.stood_in.load(Ordering::Relaxed)
     }
 
     /// The `Accept` it came with.

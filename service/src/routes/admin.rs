@@ -1,4 +1,4 @@
-//! The admin listener: health, metrics, and the live contexts as a page, as text and as JSON.
+//! The admin listener: health, metrics, the end of a user's sessions, and the live contexts as a page, as text and as JSON.
 //!
 //! It is for this machine: requests whose `Host` is not an address or `localhost` are refused, so that no web page can
 //! reach it through a name that it made up.
@@ -14,7 +14,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{delete, get};
 use bequest::inspect::{self, Ended, Live};
 use bequest::{Reason, ScopeId};
 use http::{StatusCode, header};
@@ -30,6 +30,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/livez", get(async || answer::text("ok\n".into())))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .route("/sessions", delete(super::sessions::end_all_of))
         .route("/debug/contexts", get(contexts_page))
         .route("/debug/contexts.txt", get(async || answer::text(contexts_text())))
         .route(

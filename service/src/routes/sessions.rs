@@ -148,6 +148,38 @@ pub(super) async fn end_all(
         .map_err(|error| middleware::refusal(here!(), &ctx, &error))
 }
 
+/// The user whose sessions an operator ends.
+#[derive(Debug, Deserialize)]
+pub(super) struct Whose {
+    #[serde(default)]
+    user: String,
+}
+
+/// `DELETE /sessions?user=NAME` of the admin listener: ending all sessions of a user who is not to be signed in any more.
+pub(super) async fn end_all_of(
+    Ctx(ctx): Ctx,
+    State(app): State<Arc<App>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    Query(Whose { user }): Query<Whose>,
+) -> Result<Response, Refusal> {
+    if middleware::is_cross_site(&method, &uri, &headers) {
+        return Err(middleware::cross_site(here!()));
+    }
+    if user.is_empty() {
+        return Err(Refusal::new(
+            here!(),
+            Code::BadUser,
+            "user= says whose sessions are to end",
+        ));
+    }
+    let farewell = app.identity.sessions.end_all(&ctx, &user).await;
+    farewell
+        .map(|farewell| goodbye(farewell, false))
+        .map_err(|error| middleware::refusal(here!(), &ctx, &error))
+}
+
 /// Checks a token and begins a session for its user.
 pub(super) async fn sign_in(
     ctx: &Context,

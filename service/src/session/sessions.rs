@@ -39,7 +39,7 @@ const _: () = assert!(
 );
 
 /// Questions to the database at a time, whatever the cache does.
-const ASKING: usize = 64;
+pub(super) const ASKING: usize = 64;
 /// The most sessions of one user that are listed.
 const LISTED: u32 = 100;
 

@@ -12,7 +12,7 @@ use super::cache::memory::MemoryCache;
 use super::cache::{Cached, SessionCache};
 use super::database::{Claim, SessionDatabase};
 use super::record::Record;
-use super::sessions::{CONFIRMED_FOR, Counters, Lifetime, Sessions};
+use super::sessions::{ASKING, CONFIRMED_FOR, Counters, Lifetime, Sessions};
 use super::sqlite::SqliteSessions;
 use crate::domain::session::SessionHash;
 use crate::torture::Scratch;
@@ -352,6 +352,43 @@ async fn without_cache_and_database_the_answer_is_never_yes() {
         sessions.read(&ctx, id.hash()).await.is_err(),
         "nobody can confirm it"
     );
+}
+
+/// The cache is away, and a crowd of users asks at once: the database is asked by so many at a time and by no more, and who
+/// has no turn within the step's budget is refused, with the step's name.
+#[tokio::test]
+async fn without_a_cache_a_crowd_is_not_a_crowd_of_questions() {
+    const CROWD: usize = 3 * ASKING;
+    let stage = Stage::set().await;
+    let mut ids = Vec::new();
+    for _ in 0..CROWD {
+        ids.push(stage.begin().await);
+    }
+    stage.gate.hold(Some(Step::Database));
+    let reads: Vec<_> = ids.iter().map(|&id| stage.spawn(&stage.ctx, id)).collect();
+    let questions = || {
+        let steps = stage.gate.steps();
+        steps.iter().filter(|&&step| step == Step::Database).count()
+    };
+    while stage.sessions.in_flight() < CROWD + ASKING {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(questions(), ASKING, "the others wait");
+    stage.clock.advance(SECOND);
+    for read in reads {
+        let error = read.await.unwrap().unwrap_err();
+        assert!(
+            error.to_string().contains("session database: 1s budget"),
+            "{error}"
+        );
+    }
+    assert_eq!(questions(), ASKING, "and nobody's turn came after their end");
+
+    // The control: with room for everybody, each is answered.
+    stage.gate.hold(None);
+    for id in ids {
+        assert!(stage.stands(id).await);
+    }
 }
 
 #[tokio::test]

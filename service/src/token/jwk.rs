@@ -159,6 +159,48 @@ mod tests {
         assert!(read_set(set.as_bytes(), Algorithm::Rs256).is_err());
     }
 
+    /// The examples of the standards: RFC 8037, A.4; RFC 7515, A.3 and A.2. Each signature counts for its own key alone.
+    #[test]
+    fn the_signatures_of_the_standards_are_verified() {
+        let examples = [
+            (
+                Algorithm::EdDsa,
+                r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#,
+                "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc",
+                "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg",
+            ),
+            (
+                Algorithm::Es256,
+                r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#,
+                "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ",
+                "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q",
+            ),
+            (
+                Algorithm::Rs256,
+                r#"{"kty":"RSA","n":"ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ","e":"AQAB"}"#,
+                "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ",
+                "cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0igcN_IoypGlUPQGe77Rw",
+            ),
+        ];
+        let set = format!(
+            r#"{{"keys":[{},{},{}]}}"#,
+            examples[0].1, examples[1].1, examples[2].1
+        );
+        for (algorithm, _, signed, signature) in examples {
+            let keys = read_set(set.as_bytes(), algorithm).unwrap();
+            let [key] = keys.as_slice() else {
+                panic!("one of the three is for {algorithm:?}");
+            };
+            let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+            assert!(key.verifies(signed.as_bytes(), &signature), "{algorithm:?}");
+            assert!(!key.verifies(&signed.as_bytes()[1..], &signature));
+            for (other, _, _, foreign) in examples.iter().filter(|example| example.0 != algorithm) {
+                let foreign = URL_SAFE_NO_PAD.decode(foreign).unwrap();
+                assert!(!key.verifies(signed.as_bytes(), &foreign), "{other:?}");
+            }
+        }
+    }
+
     #[test]
     fn a_set_is_bounded_and_a_set() {
         let many = format!(

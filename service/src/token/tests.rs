@@ -81,7 +81,9 @@ impl Stage {
         let served = Arc::new(Served::default());
         *served.set.lock().unwrap() = json!({ "keys": [key.public()] }).to_string();
         let clock = Clock::new();
+        // A whole second, as claims have it.
         clock.set_wall(SystemTime::now());
+        clock.set_wall(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds(&clock)));
         let client = AuthClient::new(trust.http());
         let keys = KeySet::new(url.parse().unwrap(), Algorithm::EdDsa, client);
         Stage {
@@ -194,8 +196,9 @@ async fn a_good_token_is_taken() {
     for changes in [
         json!({}),
         json!({ "aud": ["another", AUDIENCE] }),
-        json!({ "exp": stage.now() - 4 }),
-        json!({ "nbf": stage.now() + 4 }),
+        // Five seconds, by which clocks may differ.
+        json!({ "exp": stage.now() as f64 - 4.9 }),
+        json!({ "nbf": stage.now() + 5 }),
         json!({ "exp": stage.now() as f64 + 0.5 }),
         json!({ "gender": "female", "age": 42, "unknown": { "a": [1] } }),
     ] {
@@ -221,11 +224,12 @@ async fn a_claim_that_is_wrong_or_missing_or_of_the_wrong_type_is_refused() {
         json!({ "aud": [] }),
         json!({ "aud": null }),
         json!({ "aud": { AUDIENCE: true } }),
-        json!({ "exp": now - 6 }),
+        json!({ "exp": now as f64 - 5.1 }),
         json!({ "exp": null }),
         json!({ "exp": (now + 300).to_string() }),
         json!({ "exp": true }),
         json!({ "exp": [now + 300] }),
+        json!({ "nbf": now as f64 + 5.1 }),
         json!({ "nbf": now + 60 }),
         json!({ "nbf": null }),
         json!({ "nbf": now.to_string() }),
@@ -242,20 +246,28 @@ async fn a_claim_that_is_wrong_or_missing_or_of_the_wrong_type_is_refused() {
             "{changes}"
         );
     }
-    // The same claim twice: which of the two counts is nobody's to guess.
-    let payload = format!(
-        r#"{{"iss":"{ISSUER}","aud":"{AUDIENCE}","sub":"ann","sub":"root","nbf":{now},"exp":{}}}"#,
-        now + 60
-    );
-    let twice = URL_SAFE_NO_PAD.encode(payload);
-    let good = stage.token(json!({}));
-    let parts: Vec<_> = good.split('.').collect();
-    assert!(
-        stage
-            .verify(&format!("{}.{twice}.{}", parts[0], parts[2]))
-            .await
-            .is_err()
-    );
+    // The same claim twice: which of the two counts is nobody's to guess. All of these are signed by the issuer.
+    let header = json!({ "alg": "EdDSA", "kid": stage.kid() });
+    let payload = |more: &str| {
+        let exp = now + 60;
+        format!(r#"{{"iss":"{ISSUER}","aud":"{AUDIENCE}","sub":"ann","nbf":{now},"exp":{exp}{more}}}"#)
+    };
+    let signed = |payload: &str| stage.key.sign_text(&header, payload);
+    assert!(stage.verify(&signed(&payload(""))).await.is_ok());
+    for payload in [
+        payload(r#","sub":"root""#),
+        payload(&format!(r#","exp":{}"#, now + 9_999_999)),
+        payload(r#","aud":"another""#),
+        payload("") + "{}",
+        payload("").replace('{', "[").replace('}', "]"),
+        String::new(),
+        "null".into(),
+    ] {
+        assert!(stage.verify(&signed(&payload)).await.is_err(), "{payload}");
+    }
+    let long = payload(&format!(r#","padding":"{}""#, "a".repeat(20 * 1024)));
+    let error = stage.verify(&signed(&long)).await.unwrap_err();
+    assert!(error.contains("too long"), "20 KiB, well signed: {error}");
 }
 
 #[tokio::test]
@@ -289,16 +301,50 @@ async fn a_header_that_chooses_for_itself_is_refused() {
         (json!({ "alg": "ES256", "kid": kid }), &none),
         (json!({ "kid": kid }), &none),
         (json!({ "alg": ["EdDSA"], "kid": kid }), &none),
-        // A key that the token brings along is nobody's.
-        (json!({ "alg": "EdDSA", "kid": kid, "jwk": public }), &none),
     ] {
         let token = stage.forged(&header, sign);
         assert!(stage.verify(&token).await.is_err(), "{header}");
     }
-    // Signed as it should be, under a header that is not a token's.
+    let claims = stage.claims().to_string();
+    // A key that the token brings along, or says where to find, is nobody's: each is well signed with that key.
     let other = key();
-    let foreign = other.sign(&stage.claims());
-    assert!(stage.verify(&foreign).await.is_err(), "another key");
+    let theirs = other.public();
+    let url = format!("http://{}/keys", stage.server.address);
+    for header in [
+        json!({ "alg": "EdDSA" }),
+        json!({ "alg": "EdDSA", "kid": theirs["kid"] }),
+        json!({ "alg": "EdDSA", "kid": kid }),
+        json!({ "alg": "EdDSA", "kid": kid, "jwk": theirs }),
+        json!({ "alg": "EdDSA", "jwk": theirs }),
+        json!({ "alg": "EdDSA", "kid": url, "jku": url, "x5u": url }),
+    ] {
+        let token = other.sign_text(&header, &claims);
+        assert!(stage.verify(&token).await.is_err(), "{header}");
+    }
+    // Signed by the issuer itself, under a header that is not a token's or asks for what is not understood.
+    for header in [
+        json!({ "alg": "ES256", "kid": kid }),
+        json!({ "alg": "eddsa", "kid": kid }),
+        json!({ "alg": "EdDSA", "kid": kid, "typ": "dpop+jwt" }),
+        json!({ "alg": "EdDSA", "kid": kid, "typ": 7 }),
+        json!({ "alg": "EdDSA", "kid": kid, "crit": ["exp"], "exp": 1 }),
+        json!({ "alg": "EdDSA", "kid": kid, "crit": [] }),
+        json!({ "alg": "EdDSA", "kid": "a".repeat(129) }),
+        json!({ "alg": "EdDSA", "kid": [kid] }),
+        json!([{ "alg": "EdDSA", "kid": kid }]),
+    ] {
+        let token = stage.key.sign_text(&header, &claims);
+        assert!(stage.verify(&token).await.is_err(), "{header}");
+    }
+    // The controls: the same with a header as it should be.
+    for header in [
+        json!({ "alg": "EdDSA", "kid": kid }),
+        json!({ "alg": "EdDSA", "kid": kid, "typ": "at+JWT", "unknown": 1 }),
+        json!({ "alg": "EdDSA" }),
+    ] {
+        let token = stage.key.sign_text(&header, &claims);
+        assert!(stage.verify(&token).await.is_ok(), "{header}");
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! One's own sessions: seen, listed, ended.
 
+use crate::support::client;
 use crate::{SESSION, ask, me, service, service_on, session, sign_in, token};
 
 #[test]
@@ -100,6 +101,42 @@ fn signing_out_everywhere_ends_all_of_a_users() {
         assert_eq!(me(&service, id), 403);
     }
     assert_eq!(me(&service, &ben), 200);
+}
+
+#[test]
+fn an_operator_ends_all_of_a_users_and_nobody_else_does() {
+    let service = service(&[]);
+    let anns: Vec<_> = (0..3).map(|_| session(&service, "ann")).collect();
+    let ben = session(&service, "ben");
+    let operate =
+        |target: &str, headers: &[(&str, &str)]| client::ask(service.admin, "DELETE", target, headers);
+
+    // A page of somebody else's in an operator's browser.
+    let answer = operate("/sessions?user=ann", &[("sec-fetch-site", "cross-site")]);
+    assert_eq!(
+        (answer.status, &answer.json()["Code"]),
+        (403, &"cross_site".into())
+    );
+    for nobody in ["/sessions", "/sessions?user="] {
+        let answer = operate(nobody, &[]);
+        assert_eq!((answer.status, &answer.json()["Code"]), (400, &"bad_user".into()));
+    }
+    // And a user who takes the public listener for that one ends their own.
+    let answer = ask(&service, "DELETE", "/sessions?user=ann", &[(SESSION, &ben)]);
+    assert_eq!(answer.json()["ended"], 1);
+    assert_eq!((me(&service, &anns[0]), me(&service, &ben)), (200, 403));
+
+    let ben = session(&service, "ben");
+    let answer = operate("/sessions?user=ann", &[]);
+    assert_eq!(
+        (&answer.json()["ended"], &answer.json()["holds"]),
+        (&3.into(), &"at once".into())
+    );
+    for id in &anns {
+        assert_eq!(me(&service, id), 403);
+    }
+    assert_eq!(me(&service, &ben), 200);
+    assert_eq!(operate("/sessions?user=ann", &[]).json()["ended"], 0);
 }
 
 #[test]

@@ -3,11 +3,16 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bequest::Context;
+use bequest_redis::redis;
+
 use crate::servers::Stores;
 use crate::support::client::{Client, ask};
 use crate::support::instance::{Folder, Instance, command};
 use crate::support::until;
-use crate::{BINARY, session};
+use crate::{BINARY, SESSION, me, session, token};
 
 fn service(stores: &Stores, flags: &[&str]) -> Instance {
     Instance::start(BINARY, &[&stores.flags()[..], flags].concat())
@@ -246,6 +251,57 @@ fn a_job_whose_node_hangs_is_cancelled_when_it_goes_on_and_one_whose_node_is_gon
         answer.body
     );
     patient.event("jobs were interrupted");
+}
+
+/// Everything that is in the database and in the cache, as text.
+fn everything(stores: &Stores) -> String {
+    let sql = "SELECT table_name::text FROM information_schema.tables WHERE table_schema = 'bequest'";
+    let tables = stores.query(sql, &[]);
+    assert!(tables.len() >= 6, "there are tables");
+    let mut text = String::new();
+    for table in tables {
+        let table: String = table.get(0);
+        let sql = format!("SELECT coalesce(string_agg(t::text, ' '), '') FROM bequest.{table} AS t");
+        text += &stores.query(&sql, &[])[0].get::<_, String>(0);
+    }
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let (ctx, client) = (
+            Context::background(),
+            bequest_redis::Client::open(&*stores.cache).unwrap(),
+        );
+        let mut keys = redis::cmd("KEYS");
+        let keys: Vec<String> = client.cmd(&ctx, keys.arg("*")).await.unwrap();
+        for key in keys {
+            let mut get = redis::cmd("GET");
+            // It may have expired since.
+            let value: Option<Vec<u8>> = client.cmd(&ctx, get.arg(&key)).await.unwrap();
+            text.push_str(&key);
+            text.push_str(&String::from_utf8_lossy(&value.unwrap_or_default()));
+        }
+    });
+    text
+}
+
+#[test]
+fn no_id_and_no_token_is_in_the_database_or_in_the_cache() {
+    let Some(stores) = Stores::new() else { return };
+    let service = service(&stores, &[]);
+    let token = token(&service, "ann");
+    let bearer = format!("Bearer {token}");
+    let begun = ask(service.public, "POST", "/sessions", &[("authorization", &bearer)]);
+    let id = begun.json()["Result"]["id"].as_str().unwrap().to_string();
+    assert_eq!(me(&service, &id), 200);
+    ask(service.public, "POST", "/jobs", &[(SESSION, &id)]);
+    let text = everything(&stores);
+    for secret in [&id, &token] {
+        assert!(!text.contains(secret.as_str()));
+    }
+    // What is there in their place, twice: a row, and an entry of the cache.
+    let bytes = URL_SAFE_NO_PAD.decode(&id).unwrap();
+    let hash = ring::digest::digest(&ring::digest::SHA256, &bytes);
+    let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(text.matches(&hash).count(), 2);
 }
 
 #[test]

@@ -4,20 +4,23 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::middleware;
+use axum::extract::Request;
+use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::get;
 use bequest::{CancelScope, Context};
 use bequest_http::axum::Ctx;
-use bequest_http::server::{Builder, Finished, Observer, Server};
+use bequest_http::server::{Builder, Finished, Limits, Observer, Server};
 use bytes::Bytes;
 use http::StatusCode;
 use http_body::Frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
 
 use super::Recording;
 use crate::answer::{Code, HandlerStatus, Refusal, respond, way_out};
@@ -73,11 +76,15 @@ fn routes() -> Router {
 }
 
 async fn serve(builder: Builder) -> (SocketAddr, CancelScope) {
+    serve_routes(builder, routes()).await
+}
+
+async fn serve_routes(builder: Builder, routes: Router) -> (SocketAddr, CancelScope) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let process = Context::background().with_cancel();
     let ctx = process.context();
-    tokio::spawn(async move { builder.serve(listener, routes(), &ctx).await });
+    tokio::spawn(async move { builder.serve(listener, routes, &ctx).await });
     (addr, process)
 }
 
@@ -122,6 +129,54 @@ async fn the_line_is_there_when_the_head_arrives() {
         last.contains("order.rs") && last.contains("no more paper"),
         "{last}"
     );
+}
+
+/// A handler that hears nothing of its limit and answers when its client has been answered long ago: nobody gets that answer,
+/// so it has no line.
+#[tokio::test]
+async fn an_answer_that_comes_too_late_has_no_line() {
+    let log = Arc::new(Recording::default());
+    let handler: Arc<dyn Handler> = log.clone();
+    let limits = Limits {
+        request: Duration::from_millis(20),
+        answer: Duration::from_millis(20),
+        ..Limits::default()
+    };
+    let (let_go, gate) = watch::channel(false);
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let deaf = async move || {
+        let mut gate = gate.clone();
+        gate.wait_for(|open| *open).await.unwrap();
+        Err::<(), _>(Refusal::new(here!(), Code::NoFetch, "too late"))
+    };
+    let outside = move |request: Request, next: Next| {
+        let tell = tell.clone();
+        async move {
+            let response = next.run(request).await;
+            tell.send(response.status()).unwrap();
+            response
+        }
+    };
+    let routes = Router::new()
+        .route("/deaf", get(deaf))
+        .layer(middleware::from_fn(way_out))
+        .layer(middleware::from_fn(outside));
+    let builder = answering(Server::builder(), &handler).limits(limits).observer(());
+    let (addr, _process) = serve_routes(builder, routes).await;
+    let (head, _open) = head(addr, "/deaf").await;
+    assert!(head.starts_with("HTTP/1.1 504 "), "{head}");
+    let answered = log.lines();
+    assert!(
+        answered.len() == 1 && answered[0].starts_with("504 "),
+        "{answered:?}"
+    );
+    let_go.send_replace(true);
+    assert_eq!(
+        told.recv().await,
+        Some(StatusCode::NOT_FOUND),
+        "it is made all the same"
+    );
+    assert_eq!(log.lines(), answered);
 }
 
 /// The control: the same question asked of a log that hears of exchanges when they are over.

@@ -35,6 +35,10 @@ const REQUESTS: usize = 100_000;
 /// What log parsers know as the combined log format.
 const COMBINED: &str = r#"^(?P<host>\S+) (?P<ident>\S+) (?P<user>\S+) \[(?P<time>\d{2}/\w{3}/\d{4}:\d{2}:\d{2}:\d{2} [+-]\d{4})\] "(?P<method>[^ "]+) (?P<target>[^ "]+) HTTP/(?P<version>\d(?:\.\d)?)" (?P<status>\d{3}) (?P<bytes>\d+|-) "(?P<referer>[^"]*)" "(?P<agent>[^"]*)"$"#;
 
+/// What the extended form has after that: the reason, milliseconds taken and left, the request's id.
+const EXTENSION: &str =
+    r#"^ "(?P<reason>[^"]*)" (?P<took>\d+\.\d{3}) (?P<left>-|\d+\.\d{3}) (?P<id>[0-9a-f]{16}-\d+)$"#;
+
 /// What a client may choose, as bad as it can be.
 const NASTY: [&str; 24] = [
     "\"",
@@ -196,6 +200,7 @@ async fn one_request_is_one_line_whatever_its_client_sends() {
         personal: true,
     });
     let (background, mut service) = (Context::background(), echo());
+    let extension = Regex::new(EXTENSION).unwrap();
     let mut agents = Vec::with_capacity(REQUESTS);
     for number in 0..REQUESTS {
         let (mut head, body) = random.request().into_parts();
@@ -215,10 +220,12 @@ async fn one_request_is_one_line_whatever_its_client_sends() {
             bytes: number as u64,
             reason: &reason,
             elapsed: Duration::from_nanos(random.next() >> 20),
-            left: None,
+            left: (number % 2 == 0).then(|| Duration::from_nanos(random.next() >> 20)),
         };
-        let mut line = String::new();
-        push_line_of(&mut line, request::of(&ctx).unwrap(), &outcome, Format::Combined);
+        let (request, mut line, mut longer) = (request::of(&ctx).unwrap(), String::new(), String::new());
+        push_line_of(&mut line, request, &outcome, Format::Combined);
+        push_line_of(&mut longer, request, &outcome, Format::Extended);
+        extension_is_read(&line, &longer, &reason, &extension);
         access.write(&line);
         if number % 1000 == 0 {
             access.flush(&background).await.unwrap();
@@ -230,6 +237,18 @@ async fn one_request_is_one_line_whatever_its_client_sends() {
     assert_eq!((access.counts().lost, errors.counts().lost), (0, 0));
     access_lines_are_read(&folder.0.join("access.log"), &agents);
     error_lines_are_read(&folder.0.join("error.log"));
+}
+
+/// The extended form is the combined one and a little more, on the same line.
+fn extension_is_read(line: &str, longer: &str, reason: &str, extension: &Regex) {
+    let rest = longer
+        .strip_prefix(line.trim_end_matches('\n'))
+        .unwrap_or_else(|| panic!("{longer}"));
+    let rest = rest.strip_suffix('\n').unwrap();
+    let fields = extension.captures(rest).unwrap_or_else(|| panic!("{rest}"));
+    if reason.len() <= crate::log::escape::LONGEST {
+        assert_eq!(unescaped(&fields["reason"]), reason.as_bytes());
+    }
 }
 
 fn access_lines_are_read(path: &Path, agents: &[Vec<u8>]) {

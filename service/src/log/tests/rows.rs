@@ -60,8 +60,8 @@ fn picky() -> (Arc<dyn Handler>, Arc<Recording>) {
 fn l1_context_goes_to_enabled_first() {
     let (log, told) = picky();
     let ctx = context(&Context::background(), &log);
-    respond!(&ctx, HandlerStatus::new(Code::Internal, "not wanted"));
-    respond!(&ctx, HandlerStatus::new(Code::NoJob, "wanted"));
+    drop(respond!(&ctx, HandlerStatus::new(Code::Internal, "not wanted")));
+    drop(respond!(&ctx, HandlerStatus::new(Code::NoJob, "wanted")));
     assert_eq!(told.lines(), ["404 wanted None"]);
 }
 
@@ -74,7 +74,7 @@ fn l1_cancellation_does_not_affect_logging() {
     let ctx = context(&scope, &handler);
     scope.cancel();
     assert!(ctx.is_done());
-    respond!(&ctx, HandlerStatus::new(Code::Canceled, "it is over"));
+    drop(respond!(&ctx, HandlerStatus::new(Code::Canceled, "it is over")));
     assert_eq!(log.lines(), ["500 it is over None"]);
 }
 
@@ -100,7 +100,7 @@ fn l2_the_line_says_what_the_context_carries() {
     assert!(!identify(&request, ann()), "once");
     assert!(!identify(&Context::background(), ann()), "there is no request");
     let job = request.without_cancel().with_cancel();
-    respond!(&job, HandlerStatus::new(Code::NoJob, "gone"));
+    drop(respond!(&job, HandlerStatus::new(Code::NoJob, "gone")));
     assert_eq!(log.lines(), [r#"404 gone Some("ann")"#]);
 }
 

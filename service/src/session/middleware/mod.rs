@@ -159,6 +159,80 @@ async fn sign_in<B>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::cache::memory::MemoryCache;
+    use crate::session::sessions::Lifetime;
+    use crate::torture::Scratch;
+    use crate::torture::stores::user;
+    use std::time::Duration;
+
+    /// What a handler sees of who is asking: header by header, every one that is an identity by our or anybody's name.
+    fn seen(headers: &HeaderMap) -> Vec<String> {
+        let telling = |name: &str| {
+            let name = name.replace('_', "-");
+            ["myapp", "user", "remote", "forwarded", "auth", "cookie"]
+                .iter()
+                .any(|part| name.contains(part))
+        };
+        let headers = headers.iter().filter(|(name, _)| telling(name.as_str()));
+        let mut seen: Vec<_> = headers
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect();
+        seen.sort();
+        seen
+    }
+
+    /// Whatever comes from outside in the name of an identity, a handler sees what was set here and nothing else; and the
+    /// session in the context is the one that was checked.
+    #[tokio::test]
+    async fn a_handler_sees_the_identity_that_was_checked_and_no_other() {
+        let (ctx, scratch) = (Context::background(), Scratch::new().unwrap());
+        let database = Arc::new(scratch.database(&ctx).await.unwrap());
+        let cache = Arc::new(MemoryCache::new(Duration::from_secs(60), 10));
+        let lifetime = Lifetime {
+            idle: Duration::from_secs(60),
+            absolute: Duration::from_secs(60),
+        };
+        let sessions = Sessions::open(&ctx, database, cache, lifetime).await.unwrap();
+        let (id, session) = sessions.begin(&ctx, user(), None).await.unwrap();
+        let forged = [
+            ("x-myapp-user", "root"),
+            ("X-Myapp-User", "root"),
+            ("x_myapp_user", "root"),
+            ("X-MyApp-Role", "admin"),
+            ("x-forwarded-user", "root"),
+            ("X-Auth-Request-Email", "root@example.test"),
+            ("Remote-User", "root"),
+            ("remote_user", "root"),
+        ];
+        let cookie = format!("a=1; __Host-myapp-session={}", id.expose());
+        let by_header = id.expose();
+        for (way, left) in [
+            (None, vec![]),
+            (
+                Some(("x-myapp-session", by_header.as_str())),
+                vec!["x-myapp-user: ann"],
+            ),
+            (
+                Some(("cookie", cookie.as_str())),
+                vec!["cookie: a=1", "x-myapp-user: ann"],
+            ),
+        ] {
+            let mut request = Request::get("/").extension(ctx.clone());
+            for (name, value) in forged.into_iter().chain(way).chain(forged) {
+                request = request.header(name, value);
+            }
+            let mut request = request.body(()).unwrap();
+            let parting = identify(&sessions, &mut request).await.unwrap();
+            assert!(!parting.forget);
+            assert_eq!(seen(request.headers()), left, "{way:?}");
+            let known = request
+                .extensions()
+                .get::<Context>()
+                .and_then(session::from_context);
+            assert_eq!(known, way.is_some().then_some(&session));
+        }
+        sessions.drain().await;
+    }
 
     fn is_refused(method: &Method, headers: &[(&'static str, &'static str)]) -> bool {
         let headers = headers

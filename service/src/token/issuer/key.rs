@@ -55,8 +55,13 @@ impl SigningKey {
     /// A token with these claims.
     pub(crate) fn sign(&self, claims: &Value) -> String {
         let header = json!({ "alg": "EdDSA", "kid": self.kid, "typ": "JWT" });
-        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let signed = format!("{}.{}", part(&header), part(claims));
+        self.sign_text(&header, &claims.to_string())
+    }
+
+    /// What is signed like a token, whether or not it is one: any header, any payload.
+    pub(in crate::token) fn sign_text(&self, header: &Value, payload: &str) -> String {
+        let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let signed = format!("{}.{}", part(&header.to_string()), part(payload));
         let signature = self.pair.sign(signed.as_bytes());
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
