@@ -16,6 +16,7 @@ step "unit, integration, store and documentation tests" \
 step "the core without features" cargo test -p bequest --no-default-features --lib --tests
 step "the service as a newcomer builds it" cargo build --release -p bequest-service
 step "model checking" ci/loom.sh
+step "random schedules of larger programs" ci/shuttle.sh
 step "the plain tree under the same tests" ci/twin.sh
 step "memory: sanitizers, miri, memcheck, where they are" ci/sanitize.sh
 step "a minute of random work on eight threads" ci/soak.sh

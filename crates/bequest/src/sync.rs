@@ -1,21 +1,32 @@
-//! Locks and atomics: the standard library's, or loom's when the model checker builds the crate.
+//! Locks and atomics: the standard library's, or those of the tool that explores the schedules: loom, which tries every one
+//! of a small program, or shuttle, which tries many of a larger one.
 //!
-//! Only what the model checker is to explore comes from here. Timers, callbacks' threads and counts that order nothing
+//! Only what they are to explore comes from here. Timers, callbacks' threads and counts that order nothing
 //! stay the standard library's.
 
 #[cfg(loom)]
 pub(crate) use loom::sync::{Mutex, MutexGuard};
-#[cfg(not(loom))]
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::{Mutex, MutexGuard};
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use std::sync::{Mutex, MutexGuard};
+
+/// Whether schedules are explored: then every "after so many" is after one, and a thread is the same in every run.
+#[cfg(not(bequest_plain))]
+pub(crate) const EXPLORED: bool = cfg!(any(loom, shuttle));
 
 pub(crate) mod atomic {
     #[cfg(all(loom, not(bequest_plain)))]
     pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
     #[cfg(all(loom, bequest_plain))]
     pub(crate) use loom::sync::atomic::{AtomicU8, Ordering};
-    #[cfg(all(not(loom), not(bequest_plain)))]
+    #[cfg(all(shuttle, not(bequest_plain)))]
+    pub(crate) use shuttle::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+    #[cfg(all(shuttle, bequest_plain))]
+    pub(crate) use shuttle::sync::atomic::{AtomicU8, Ordering};
+    #[cfg(all(not(any(loom, shuttle)), not(bequest_plain)))]
     pub(crate) use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
-    #[cfg(all(not(loom), bequest_plain))]
+    #[cfg(all(not(any(loom, shuttle)), bequest_plain))]
     pub(crate) use std::sync::atomic::{AtomicU8, Ordering};
 }
 
@@ -34,7 +45,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 ///
 /// First it lets the other core work, then it gives its own away: the holder may have lost its core to this thread. A
 /// section is a few hundred instructions, so a holder that runs is done before the first yield.
-#[cfg(not(any(loom, bequest_plain)))]
+#[cfg(not(any(loom, shuttle, bequest_plain)))]
 #[cold]
 pub(crate) fn relax(tries: u32) {
     const SPINS: u32 = 6;
@@ -49,4 +60,9 @@ pub(crate) fn relax(tries: u32) {
 #[cfg(all(loom, not(bequest_plain)))]
 pub(crate) fn relax(_tries: u32) {
     loom::thread::yield_now();
+}
+
+#[cfg(all(shuttle, not(bequest_plain)))]
+pub(crate) fn relax(_tries: u32) {
+    shuttle::thread::yield_now();
 }

@@ -21,8 +21,8 @@ use super::timer::{TimerKey, Timers};
 use super::wheel::Entry;
 use crate::canceled::Cause;
 use crate::reason::Reason;
-use crate::sync;
 use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use crate::sync::{self, EXPLORED};
 
 /// What all nodes have.
 #[repr(C)]
@@ -95,9 +95,9 @@ pub(super) struct Details {
 /// The way from a clock of the user's to a node, cut before the node is freed.
 pub(super) struct NodeBell(pub(super) sync::Mutex<Option<Ptr>>);
 
-const _: () = assert!(!cfg!(target_pointer_width = "64") || cfg!(loom) || size_of::<Node>() == 56);
-const _: () = assert!(!cfg!(target_pointer_width = "64") || cfg!(loom) || size_of::<Heir>() == 64);
-const _: () = assert!(!cfg!(target_pointer_width = "64") || cfg!(loom) || size_of::<Timed>() == 88);
+const _: () = assert!(!cfg!(target_pointer_width = "64") || EXPLORED || size_of::<Node>() == 56);
+const _: () = assert!(!cfg!(target_pointer_width = "64") || EXPLORED || size_of::<Heir>() == 64);
+const _: () = assert!(!cfg!(target_pointer_width = "64") || EXPLORED || size_of::<Timed>() == 88);
 
 impl Node {
     pub(super) fn new(bits: u32, parent: Option<Ptr>, made_at: &'static Location<'static>) -> Node {

@@ -11,13 +11,11 @@ use std::sync::atomic::AtomicUsize;
 
 use super::layout::{Node, Ptr};
 use super::state::{CLOSED, CROWDED, DONE, Locked, SETTLED, SHARDED, Word, contended, shard, with_shard};
+use crate::sync::EXPLORED;
 use crate::sync::atomic::{AtomicPtr, Ordering};
 
 /// How many lists a split node has.
-#[cfg(not(loom))]
-pub(super) const SHARDS: usize = 16;
-#[cfg(loom)]
-pub(super) const SHARDS: usize = 2;
+pub(super) const SHARDS: usize = if EXPLORED { 2 } else { 16 };
 
 /// The lists of a split node.
 pub(super) struct Shards([Shard; SHARDS]);
@@ -331,10 +329,10 @@ pub(super) unsafe fn free_lists(node: Ptr) {
     drop(unsafe { Box::from_raw(node.kids.load(Ordering::Relaxed).cast::<Shards>()) });
 }
 
-/// The number of the list that this thread uses. Under the model checker one other list is enough, and a thread's number
+/// The number of the list that this thread uses. Where schedules are explored one other list is enough, and a thread's number
 /// must be the same in every run.
 fn own_shard() -> usize {
-    if cfg!(loom) { 1 } else { thread_number() % SHARDS }
+    if EXPLORED { 1 } else { thread_number() % SHARDS }
 }
 
 /// A number that spreads threads over lists, and over the parts of the wheel.

@@ -2,7 +2,7 @@
 //!
 //! Making and freeing is most of what a short-lived context costs; a list that one thread has to itself makes it two
 //! loads and two stores. A list holds at most 64 pieces of a size and gives the rest back, and all of them when its thread
-//! ends. Under the model checker, miri and the sanitizers, or with `--cfg bequest_no_pool`, there are no lists, so that
+//! ends. Where schedules are explored, under miri and the sanitizers, or with `--cfg bequest_no_pool`, there are no lists, so that
 //! those tools see each piece being made and freed.
 
 use std::alloc::{self, Layout, handle_alloc_error};
@@ -12,7 +12,7 @@ use super::layout::{Heir, Node, Timed};
 use super::record::Record;
 
 /// How many pieces of one size a thread keeps.
-#[cfg(not(any(loom, miri, bequest_no_pool)))]
+#[cfg(not(any(loom, shuttle, miri, bequest_no_pool)))]
 const KEPT: usize = 64;
 
 /// The layouts that are kept, by list: a plain node, an heir, a waiter, a timed node. Those of nodes stand where
@@ -72,7 +72,7 @@ fn fresh<T: Pooled>() -> NonNull<T> {
 }
 
 /// The lists of this thread.
-#[cfg(not(any(loom, miri, bequest_no_pool)))]
+#[cfg(not(any(loom, shuttle, miri, bequest_no_pool)))]
 mod lists {
     use std::cell::Cell;
     use std::ptr::{self, NonNull};
@@ -189,7 +189,7 @@ mod lists {
 }
 
 /// No lists: each piece comes from the allocator and goes back to it.
-#[cfg(any(loom, miri, bequest_no_pool))]
+#[cfg(any(loom, shuttle, miri, bequest_no_pool))]
 mod lists {
     use std::ptr::NonNull;
 

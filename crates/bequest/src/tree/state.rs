@@ -7,7 +7,7 @@
 //! own away: it yields, then sleeps.
 
 use crate::sync::atomic::{AtomicU32, Ordering};
-use crate::sync::relax;
+use crate::sync::{EXPLORED, relax};
 
 /// Somebody has the node's lock.
 pub(super) const LOCKED: u32 = 1 << 0;
@@ -55,10 +55,7 @@ const PIN_SHIFT: u32 = 26;
 const PIN_MASK: u32 = 0b11_1111 << PIN_SHIFT;
 
 /// After so many lock attempts that met another thread, a node's list of children is split.
-#[cfg(not(loom))]
-pub(super) const CROWDED: u32 = 15;
-#[cfg(loom)]
-pub(super) const CROWDED: u32 = 1;
+pub(super) const CROWDED: u32 = if EXPLORED { 1 } else { 15 };
 
 /// What memory follows a node. Part of the state word, since it says how to read the rest; never changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -34,7 +34,7 @@ use crate::canceled::{Canceled, End, Kind, LazyId, ScopeId};
 use crate::inspect;
 use crate::reason::Reason;
 use crate::sync::atomic::Ordering;
-use crate::sync::relax;
+use crate::sync::{EXPLORED, relax};
 
 /// What ends a node.
 pub(super) enum Event {
@@ -44,10 +44,7 @@ pub(super) enum Event {
 }
 
 /// How many children are marked under one hold of a list's lock.
-#[cfg(not(loom))]
-const BATCH: usize = 256;
-#[cfg(loom)]
-const BATCH: usize = 1;
+const BATCH: usize = if EXPLORED { 1 } else { 256 };
 
 /// The node's own deadline has passed.
 pub(super) fn pass(ptr: Ptr) {
