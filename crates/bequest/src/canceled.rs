@@ -102,15 +102,19 @@ pub(crate) type Cause = Arc<dyn Error + Send + Sync>;
 
 impl Canceled {
     pub(crate) fn new(end: End) -> Canceled {
-        let count = AtomicUsize::new(1);
-        Canceled::point_to(Box::new(Counted { count, end }))
+        Canceled(memory::make(Counted {
+            count: AtomicUsize::new(1),
+            end,
+        }))
     }
 
     /// As [`new`](Canceled::new), with so many shares besides, which the caller has.
     #[cfg(not(bequest_plain))]
     pub(crate) fn with_shares(end: End, shares: usize) -> Canceled {
-        let count = AtomicUsize::new(1 + shares);
-        Canceled::point_to(Box::new(Counted { count, end }))
+        Canceled(memory::make(Counted {
+            count: AtomicUsize::new(1 + shares),
+            end,
+        }))
     }
 
     /// Whether somebody cancelled or a deadline passed.
@@ -178,10 +182,6 @@ impl Canceled {
 /// Its invariant: each `Canceled`, and each share that was taken in bulk, counts for one; so what it points to is there.
 #[allow(unsafe_code)]
 impl Canceled {
-    fn point_to(counted: Box<Counted>) -> Canceled {
-        Canceled(NonNull::from(Box::leak(counted)))
-    }
-
     fn end(&self) -> &End {
         // SAFETY: the invariant.
         &unsafe { self.0.as_ref() }.end
@@ -224,12 +224,12 @@ impl Canceled {
         }
     }
 
-    /// Gives `shares` back; what they pointed to, if they were the last.
+    /// Gives `shares` back; what they pointed to, if they were the last, to be dropped.
     ///
     /// # Safety
     ///
     /// The caller has so many shares and gives them up.
-    pub(crate) unsafe fn unshare(raw: NonNull<Counted>, shares: usize) -> Option<Box<Counted>> {
+    pub(crate) unsafe fn unshare(raw: NonNull<Counted>, shares: usize) -> Option<End> {
         if shares == 0 {
             return None;
         }
@@ -244,8 +244,51 @@ impl Canceled {
             }
             fence(Ordering::Acquire);
         }
-        // SAFETY: made by `point_to`, and nobody has a share any more.
-        Some(unsafe { Box::from_raw(raw.as_ptr()) })
+        // SAFETY: made by `memory::make`, and nobody has a share any more.
+        Some(unsafe { memory::take(raw) }.end)
+    }
+}
+
+/// Where ends are kept: for the fast tree in the lists of its pool, since one is made for each cancel that somebody sees.
+#[allow(unsafe_code)]
+mod memory {
+    use super::{Counted, NonNull};
+    #[cfg(not(bequest_plain))]
+    use crate::tree::pool::{self, Pooled};
+
+    #[cfg(not(bequest_plain))]
+    impl Pooled for Counted {
+        const LIST: usize = 4;
+    }
+
+    #[cfg(not(bequest_plain))]
+    pub(super) fn make(counted: Counted) -> NonNull<Counted> {
+        pool::make(counted)
+    }
+
+    #[cfg(bequest_plain)]
+    pub(super) fn make(counted: Counted) -> NonNull<Counted> {
+        NonNull::from(Box::leak(Box::new(counted)))
+    }
+
+    /// Gives the memory back; what was in it is returned.
+    ///
+    /// # Safety
+    ///
+    /// `counted` was made here, and nobody uses it any more.
+    #[cfg(not(bequest_plain))]
+    pub(super) unsafe fn take(counted: NonNull<Counted>) -> Counted {
+        // SAFETY: as the caller promises, it is there to be moved out, once.
+        let content = unsafe { counted.read() };
+        // SAFETY: made by `make`, for this list.
+        unsafe { pool::free(Counted::LIST, counted.cast()) };
+        content
+    }
+
+    #[cfg(bequest_plain)]
+    pub(super) unsafe fn take(counted: NonNull<Counted>) -> Counted {
+        // SAFETY: made by `Box::leak` in `make`, and given up by the caller.
+        *unsafe { Box::from_raw(counted.as_ptr()) }
     }
 }
 

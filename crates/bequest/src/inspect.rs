@@ -14,15 +14,16 @@
 //! # inspect::disable();
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::Context;
 use crate::canceled::{Canceled, ScopeId};
-use crate::tree::{Held, NodeRef, Row, panics, system_armed};
+use crate::tree::{Held, NodeRef, Row, panics, roughly_now, system_armed};
 
 /// How many ends are remembered.
 pub const REMEMBERED: usize = 512;
@@ -38,6 +39,7 @@ pub fn disable() {
 }
 
 /// Whether scopes that are made now are listed.
+#[inline]
 pub fn is_on() -> bool {
     // Relaxed: a switch; a scope made while it is thrown may fall on either side.
     ON.load(Ordering::Relaxed)
@@ -100,9 +102,13 @@ pub fn on_clock_of(ctx: &Context) -> OnClock {
 
 /// Counts over the whole process, whether listing is on or off.
 pub fn statistics() -> Statistics {
+    let (listed, ended) = {
+        let registry = registry();
+        (registry.live.len(), registry.ends)
+    };
     Statistics {
-        listed: registry().live.len(),
-        ended: ENDED.load(Ordering::Relaxed),
+        listed,
+        ended,
         armed_deadlines: system_armed(),
         panicked_callbacks: panics(),
     }
@@ -140,7 +146,7 @@ pub struct Live {
     pub name: Option<&'static str>,
     /// The source line that made it.
     pub made_at: &'static Location<'static>,
-    /// How long ago it was made.
+    /// How long ago it was made, to some milliseconds: a tick of the system's clock.
     pub age: Duration,
     /// The time left until its deadline; zero if that has passed.
     pub remaining: Option<Duration>,
@@ -166,7 +172,7 @@ pub struct Ended {
     pub name: Option<&'static str>,
     /// How, why, by whom.
     pub end: Canceled,
-    /// How long it had lived.
+    /// How long it had lived, to some milliseconds.
     pub age: Duration,
     /// When, on the system's clock.
     pub at: Instant,
@@ -187,41 +193,73 @@ pub struct Statistics {
 }
 
 static ON: AtomicBool = AtomicBool::new(false);
-static ENDED: AtomicU64 = AtomicU64::new(0);
 static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
-    live: BTreeMap::new(),
+    live: HashMap::with_hasher(BuildHasherDefault::new()),
+    born: 0,
     ended: VecDeque::new(),
+    ends: 0,
 });
 
 /// Guarded by its lock. Under it the lock of a node is taken, to hold the node, and no other; nothing foreign runs.
 struct Registry {
-    live: BTreeMap<ScopeId, Entry>,
+    /// By the node's place in memory, which it has until it leaves; so a scope that is listed needs no number of its own
+    /// until somebody asks for that.
+    live: HashMap<usize, Entry, BuildHasherDefault<Spread>>,
+    /// How many have been listed.
+    born: u64,
     ended: VecDeque<Ended>,
+    /// How many listed scopes have ended.
+    ends: u64,
 }
 
 struct Entry {
     node: Row,
     born: Instant,
+    /// Its place in the order of birth.
+    number: u64,
+}
+
+/// Places in memory are multiples of eight and lie close together; this spreads them.
+#[derive(Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_usize(usize::from(*byte));
+        }
+    }
+
+    fn write_usize(&mut self, place: usize) {
+        // The golden ratio, rotated so that both ends of the product count.
+        const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+        self.0 = (self.0 ^ place as u64).wrapping_mul(GOLDEN).rotate_left(32);
+    }
 }
 
 pub(crate) fn born(node: &NodeRef) {
-    let entry = Entry {
-        node: Row::of(node),
-        born: Instant::now(),
-    };
-    let id = node.id();
-    registry().live.insert(id, entry);
+    let (node, born) = (Row::of(node), roughly_now());
+    let mut registry = registry();
+    registry.born += 1;
+    let number = registry.born;
+    registry.live.insert(node.place(), Entry { node, born, number });
 }
 
-/// An end began at the listed scope `id`. Told by the walk that marked it, outside every lock.
-pub(crate) fn ended(id: ScopeId, end: Canceled) {
-    ENDED.fetch_add(1, Ordering::Relaxed);
-    let (at, name) = (Instant::now(), end.scope().0);
+/// An end began at `at`, on the system's clock, at the listed scope whose node has this place. Told by the walk that
+/// marked it, outside every lock.
+pub(crate) fn ended(place: usize, end: Canceled, at: Instant) {
+    let (name, id) = end.scope();
     let mut registry = registry();
+    registry.ends += 1;
+    // If its memory is gone meanwhile, it had hardly lived on; neither has who may be in its place.
     let age = registry
         .live
-        .get(&id)
-        .map_or(Duration::ZERO, |entry| at.duration_since(entry.born));
+        .get(&place)
+        .map_or(Duration::ZERO, |entry| at.saturating_duration_since(entry.born));
     registry.ended.push_back(Ended {
         id,
         name,
@@ -236,8 +274,8 @@ pub(crate) fn ended(id: ScopeId, end: Canceled) {
 }
 
 /// The node's memory is about to go.
-pub(crate) fn gone(id: ScopeId) {
-    registry().live.remove(&id);
+pub(crate) fn gone(place: usize) {
+    registry().live.remove(&place);
 }
 
 impl Live {
@@ -259,13 +297,15 @@ impl Live {
     }
 }
 
-/// All listed scopes that are alive, held. They are to be let go of outside the registry's lock.
+/// All listed scopes that are alive, held, oldest first. They are to be let go of outside the registry's lock.
 fn listed() -> Vec<(Held, Instant)> {
-    registry()
+    let mut held: Vec<_> = registry()
         .live
         .values()
-        .filter_map(|entry| Some((entry.node.hold()?, entry.born)))
-        .collect()
+        .filter_map(|entry| Some((entry.number, entry.node.hold()?, entry.born)))
+        .collect();
+    held.sort_unstable_by_key(|(number, ..)| *number);
+    held.into_iter().map(|(_, node, born)| (node, born)).collect()
 }
 
 fn registry() -> MutexGuard<'static, Registry> {

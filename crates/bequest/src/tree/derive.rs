@@ -96,7 +96,7 @@ impl NodeRef {
     ) -> NodeRef {
         let inherited = parents.iter().map(|parent| parent.ptr().deadline()).min();
         let plan = Plan::of(made_at, Stamp::NEVER, inherited.unwrap_or(Stamp::NEVER), None);
-        let node = plan.full(timers);
+        let node = plan.listed().full(timers);
         let handle = NodeRef::own(node);
         for parent in parents.iter().map(|parent| parent.ptr()) {
             if node::is_done(parent) || !tether(parent, node, made_at) {
@@ -111,11 +111,7 @@ impl NodeRef {
 /// A node without a parent.
 fn child_of_background(made_at: &'static Location<'static>, deadline: Stamp) -> NodeRef {
     let plan = Plan::of(made_at, deadline, Stamp::NEVER, None);
-    if inspect::is_on() {
-        finish(plan.full(None))
-    } else {
-        NodeRef::own(plan.small())
-    }
+    finish(plan.listed().small())
 }
 
 /// A child with a deadline, its own or inherited, in the common case. `bits` are the parent's.
@@ -149,7 +145,7 @@ fn enter_from(bits: u32, parent: Ptr, child: Ptr) -> NodeRef {
 #[cold]
 #[inline(never)]
 fn child_slowly(parent: Ptr, made_at: &'static Location<'static>, deadline: Stamp) -> NodeRef {
-    let plan = Plan::of(made_at, deadline, parent.deadline(), Some(parent));
+    let plan = Plan::of(made_at, deadline, parent.deadline(), Some(parent)).listed();
     // A child that relies on the parent's deadline makes the parent look now (invariant 8).
     let is_dead = if plan.flags & OWNS == 0 {
         node::is_done(parent)
@@ -159,12 +155,7 @@ fn child_slowly(parent: Ptr, made_at: &'static Location<'static>, deadline: Stam
     if is_dead {
         return plan.born_ended(parent);
     }
-    let child = if inspect::is_on() || parent.timers().is_some() {
-        plan.full(parent.timers().cloned())
-    } else {
-        plan.small()
-    };
-    enter(parent, child)
+    enter(parent, plan.on_clock_of(parent))
 }
 
 /// Enters a new child, or ends it if the parent has ended meanwhile.
@@ -202,6 +193,22 @@ impl Plan {
         }
     }
 
+    /// This plan for a node that is listed, if nodes are.
+    fn listed(self) -> Plan {
+        Plan {
+            flags: self.flags | listed(),
+            ..self
+        }
+    }
+
+    /// A node that goes by the clock of `parent`.
+    fn on_clock_of(self, parent: Ptr) -> Ptr {
+        match parent.timers() {
+            Some(timers) => self.full(Some(Arc::clone(timers))),
+            None => self.small(),
+        }
+    }
+
     /// A node with as little behind it as will do.
     #[inline(always)]
     fn small(self) -> Ptr {
@@ -218,11 +225,7 @@ impl Plan {
 
     /// A node with everything.
     fn full(self, timers: Option<Arc<Timers>>) -> Ptr {
-        let node = Node::new(
-            self.flags | listed() | Kind::Full.bits(),
-            self.parent,
-            self.made_at,
-        );
+        let node = Node::new(self.flags | Kind::Full.bits(), self.parent, self.made_at);
         let full = Box::into_raw(Box::new(Full::new(node, self.at, timers)));
         let ptr = fresh(NonNull::new(full.cast()).expect("a box is not null"));
         if let Some(bell) = ptr.full().and_then(|full| full.bell.as_ref()) {
@@ -235,11 +238,7 @@ impl Plan {
     #[cold]
     fn born_ended(self, parent: Ptr) -> NodeRef {
         let plan = Plan { parent: None, ..self };
-        let child = if inspect::is_on() || parent.timers().is_some() {
-            plan.full(parent.timers().cloned())
-        } else {
-            plan.small()
-        };
+        let child = plan.on_clock_of(parent);
         let handle = NodeRef::own(child);
         end_at_birth(child, parent);
         finish_handle(handle)

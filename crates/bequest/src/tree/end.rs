@@ -134,15 +134,16 @@ impl Raw {
         unsafe { Canceled::clone_raw(self.0) }
     }
 
+    /// The scope at which it began.
+    pub(super) fn scope(&self) -> ScopeId {
+        // SAFETY: as in `canceled`.
+        unsafe { self.0.as_ref() }.end().scope.get()
+    }
+
     /// Gives a share back as the error that it counts for.
     pub(super) fn into_canceled(self) -> Canceled {
         // SAFETY: the share is this one's, and is given up with it.
         unsafe { Canceled::from_raw(self.0) }
-    }
-
-    pub(super) fn scope(&self) -> ScopeId {
-        // SAFETY: as in `canceled`.
-        unsafe { self.0.as_ref() }.end().scope.get()
     }
 }
 

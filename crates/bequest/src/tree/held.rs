@@ -25,6 +25,11 @@ impl Row {
         Row(node.ptr())
     }
 
+    /// Where the node is in memory, which no other is meanwhile.
+    pub(crate) fn place(&self) -> usize {
+        self.0.place()
+    }
+
     /// Holds the node, unless it is being freed. Under the registry's lock, which whoever frees it waits for.
     pub(crate) fn hold(&self) -> Option<Held> {
         for tries in 0.. {

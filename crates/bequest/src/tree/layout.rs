@@ -189,6 +189,11 @@ impl Ptr {
         self.0.as_ptr()
     }
 
+    /// Where the node is in memory.
+    pub(super) fn place(self) -> usize {
+        self.0.addr().get()
+    }
+
     /// The deadline that ends it at the latest, its own or inherited.
     #[inline]
     pub(super) fn deadline(self) -> Stamp {

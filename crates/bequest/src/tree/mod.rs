@@ -71,7 +71,7 @@ mod link;
 #[cfg(not(bequest_plain))]
 mod node;
 #[cfg(not(bequest_plain))]
-mod pool;
+pub(crate) mod pool;
 #[cfg(not(bequest_plain))]
 mod record;
 #[cfg(not(bequest_plain))]
@@ -99,11 +99,13 @@ pub(crate) use held::{Held, Row};
 #[cfg(not(bequest_plain))]
 pub(crate) use node::NodeRef;
 #[cfg(bequest_plain)]
-pub(crate) use plain::{Armed, Held, NodeRef, Place, Row, Ticket, Timers, has_come, system_armed};
+pub(crate) use plain::{
+    Armed, Held, NodeRef, Place, Row, Ticket, Timers, has_come, roughly_now, system_armed,
+};
 #[cfg(not(bequest_plain))]
 pub(crate) use record::{Place, Ticket};
 #[cfg(not(bequest_plain))]
-pub(crate) use stamp::has_come;
+pub(crate) use stamp::{has_come, roughly_now};
 pub(crate) use tell::{Callback, panics};
 #[cfg(not(bequest_plain))]
 pub(crate) use timer::Timers;

@@ -1,4 +1,4 @@
-//! Memory for nodes: a short list of freed ones for each thread, above the allocator.
+//! Memory for nodes, waiters and ends: a short list of freed ones for each thread, above the allocator.
 //!
 //! Making and freeing is most of what a short-lived context costs; a list that one thread has to itself makes it two
 //! loads and two stores. A list holds at most 64 pieces of a size and gives the rest back, and all of them when its thread
@@ -10,29 +10,31 @@ use std::ptr::NonNull;
 
 use super::layout::{Heir, Node, Timed};
 use super::record::Record;
+use crate::canceled::Counted;
 
 /// How many pieces of one size a thread keeps.
 #[cfg(not(any(loom, shuttle, miri, bequest_no_pool)))]
 const KEPT: usize = 64;
 
-/// The layouts that are kept, by list: a plain node, an heir, a waiter, a timed node. Those of nodes stand where
+/// The layouts that are kept, by list: a plain node, an heir, a waiter, a timed node, an end. Those of nodes stand where
 /// [`state::list`](super::state::list) says.
-const LAYOUTS: [Layout; 4] = [
+const LAYOUTS: [Layout; 5] = [
     Layout::new::<Node>(),
     Layout::new::<Heir>(),
     Layout::new::<Record>(),
     Layout::new::<Timed>(),
+    Layout::new::<Counted>(),
 ];
 
 /// A type whose pieces are kept.
-pub(super) trait Pooled: Sized {
+pub(crate) trait Pooled: Sized {
     /// Which of a thread's lists is its own: that of its layout.
     const LIST: usize;
 }
 
 /// Memory that holds `value`.
 #[inline]
-pub(super) fn make<T: Pooled>(value: T) -> NonNull<T> {
+pub(crate) fn make<T: Pooled>(value: T) -> NonNull<T> {
     let piece = lists::take(T::LIST).map_or_else(fresh::<T>, NonNull::cast);
     // SAFETY: the piece is as large and as aligned as a `T`, since it came from the allocator by that layout, and
     // nobody else has it.
@@ -46,7 +48,7 @@ pub(super) fn make<T: Pooled>(value: T) -> NonNull<T> {
 ///
 /// `piece` came from [`make`] for a type of this list, and nobody uses it any more.
 #[inline]
-pub(super) unsafe fn free(list: usize, piece: NonNull<()>) {
+pub(crate) unsafe fn free(list: usize, piece: NonNull<()>) {
     if !lists::keep(list, piece.cast()) {
         // SAFETY: as the caller promises.
         unsafe { dealloc(list, piece) };

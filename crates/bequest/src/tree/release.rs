@@ -14,7 +14,7 @@ use super::node::{disarm, if_quiet};
 use super::pool;
 use super::state::{self, ARMED, DONE, DYING, Kind, LISTED, Locked, ORPHAN, RARE, SHARDED, is_pinned, kind};
 use super::tell::Callback;
-use super::{bell, end, node, record};
+use super::{bell, end, record};
 use crate::canceled::Canceled;
 use crate::inspect;
 use crate::sync::{self, atomic::Ordering};
@@ -26,7 +26,7 @@ use crate::sync::{self, atomic::Ordering};
 /// The caller has that handle and does not use it afterwards.
 #[inline]
 pub(super) unsafe fn release(ptr: Ptr) {
-    let is_common = ptr.state.load() & RARE == 0;
+    let is_common = ptr.state.load() & (RARE | LISTED) == 0;
     match ptr.parent {
         Some(parent) if is_common => {
             let above = parent.state.load();
@@ -63,7 +63,7 @@ pub(super) unsafe fn release(ptr: Ptr) {
 #[cold]
 #[inline(never)]
 unsafe fn release_slowly(ptr: Ptr) {
-    if let (Some(parent), true) = (ptr.parent, ptr.state.load() & RARE == 0) {
+    if let (Some(parent), true) = (ptr.parent, ptr.state.load() & (RARE | LISTED) == 0) {
         let list = List::of_child(&parent, ptr);
         // As in `release`.
         if let Some(bits) = if_quiet(ptr) {
@@ -87,11 +87,14 @@ unsafe fn release_slowly(ptr: Ptr) {
 #[cold]
 unsafe fn settle(ptr: Ptr) {
     let mut own = ptr.state.lock();
-    // Under the lock, since a child's owner may have made a new handle under it. Release for whoever is the last then,
-    // Acquire if that is this one.
-    if ptr.handles.fetch_sub(1, Ordering::AcqRel) != 1 {
+    // Under the lock, since a child's owner may have made a new handle under it. Acquire: pairs with the Release decrements
+    // of those who went before; if this is the only handle, none can come while the lock is held.
+    if ptr.handles.load(Ordering::Acquire) != 1 && ptr.handles.fetch_sub(1, Ordering::AcqRel) != 1 {
+        // Release, for whoever is the last then.
         return;
     }
+    // Relaxed: whoever makes a handle anew does so under this lock.
+    ptr.handles.store(0, Ordering::Relaxed);
     link::close(ptr, &mut own);
     if is_pinned(own.bits) || link::has_children(ptr, &own) {
         own.bits |= ORPHAN;
@@ -270,7 +273,7 @@ unsafe fn give_back(ptr: Ptr, bits: u32) {
 unsafe fn take_apart(ptr: Ptr, bits: u32) -> Rest {
     let tail = ptr.tail.load(Ordering::Relaxed);
     if bits & LISTED != 0 {
-        inspect::gone(node::id(ptr));
+        inspect::gone(ptr.place());
     }
     // SAFETY: the node is ours, so its parts are.
     unsafe {

@@ -98,6 +98,16 @@ impl Stamp {
     }
 }
 
+/// The present instant by the cheap clock: as long ago as its last tick, which is some milliseconds.
+pub(crate) fn roughly_now() -> Instant {
+    let origin = origin();
+    match coarse::now() {
+        // Nought if the process is younger than a tick.
+        Some(raw) => origin.instant + Duration::from_nanos(u64::try_from(raw - origin.raw).unwrap_or(0)),
+        None => Instant::now(),
+    }
+}
+
 /// Whether `at` has come on the system's clock.
 #[inline]
 pub(crate) fn has_come(at: Instant) -> bool {
@@ -188,6 +198,15 @@ mod tests {
         let far = Instant::now() + Duration::from_secs(300 * 365 * 24 * 3600);
         assert_eq!(Stamp::of(far), Stamp::NEVER);
         assert!(Stamp::NEVER.instant().is_none() && !Stamp::NEVER.has_come());
+    }
+
+    #[test]
+    fn the_cheap_clock_is_no_more_than_a_little_behind() {
+        let before = Instant::now();
+        while roughly_now() < before {
+            std::thread::yield_now();
+        }
+        assert!(roughly_now() <= Instant::now() + Duration::from_secs(1));
     }
 
     #[test]

@@ -121,8 +121,9 @@ struct Walk {
     timers: Option<Arc<Timers>>,
     shares: Shares,
     tell: Tell,
-    /// Listed nodes at which an end began.
-    began: Vec<(ScopeId, Canceled)>,
+    /// Where listed nodes are at which an end began. Mostly one: the first needs no memory.
+    first_began: Option<(usize, Canceled)>,
+    began: Vec<(usize, Canceled)>,
     /// Merged nodes, marked and pinned, below which nobody has looked yet.
     merged: Vec<Ptr>,
     /// Nodes that this walk was the last to hold.
@@ -149,6 +150,7 @@ impl Walk {
             timers,
             shares: Shares::default(),
             tell: Tell::default(),
+            first_began: None,
             began: Vec::new(),
             merged: Vec::new(),
             dying: Vec::new(),
@@ -343,9 +345,6 @@ impl Walk {
         if !waiting.is_null() {
             self.take_waiting(ptr, own, waiting, end);
         }
-        if own.has(LISTED) && own.has(BEGAN) {
-            self.began.push((end.scope(), end.canceled()));
-        }
         own.bits = own.bits & !UNARMED | DONE;
     }
 
@@ -398,7 +397,13 @@ impl Walk {
         let details = unsafe { ptr.details() };
         let id = details.as_ref().map_or(0, |details| details.id);
         let name = details.as_ref().and_then(|details| details.name);
-        let (scope, at) = (LazyId::of(id), Some(self.now()));
+        // The list of ends shows it at once, so there is nothing to put off.
+        let is_listed = ptr.state.load() & LISTED != 0;
+        let scope = match id {
+            0 if is_listed => ScopeId::next().into(),
+            id => LazyId::of(id),
+        };
+        let at = Some(self.now());
         let end = match blame {
             None => End {
                 kind: Kind::DeadlineExceeded,
@@ -427,11 +432,21 @@ impl Walk {
                 at,
             },
         };
-        if ptr.kids.load(Ordering::Relaxed).is_null() {
-            Raw::own(Canceled::new(end))
+        let is_leaf = ptr.kids.load(Ordering::Relaxed).is_null();
+        let end = if is_leaf {
+            Raw::own(Canceled::with_shares(end, usize::from(is_listed)))
         } else {
             self.shares.begin(end)
+        };
+        if is_listed {
+            let share = if is_leaf { end } else { self.shares.one_of(end) };
+            let began = (ptr.place(), share.into_canceled());
+            match &mut self.first_began {
+                first @ None => *first = Some(began),
+                Some(_) => self.began.push(began),
+            }
         }
+        end
     }
 
     /// The present instant, the same throughout the walk.
@@ -464,8 +479,14 @@ impl Walk {
             // What is above them could not be settled before.
             self.below(top, None);
         }
-        for (scope, end) in self.began.drain(..) {
-            inspect::ended(scope, end);
+        if let Some(first) = self.first_began.take() {
+            let now = match self.timers {
+                None => self.now(),
+                Some(_) => Instant::now(),
+            };
+            for (place, end) in std::iter::once(first).chain(self.began.drain(..)) {
+                inspect::ended(place, end, now);
+            }
         }
         // Destructors are foreign, and a panic in one must not keep the news from anybody: they come last.
         let _later = (self.shares, Dying(self.dying));

@@ -200,6 +200,10 @@ impl Row {
         Row(Arc::downgrade(&node.0))
     }
 
+    pub(crate) fn place(&self) -> usize {
+        self.0.as_ptr().addr()
+    }
+
     pub(crate) fn hold(&self) -> Option<Held> {
         self.0.upgrade().map(Held)
     }
@@ -264,6 +268,11 @@ impl Held {
 /// How many deadlines are armed on the system's clock.
 pub(crate) fn system_armed() -> usize {
     Timers::system().armed()
+}
+
+/// The present instant; the fast tree asks a cheaper clock.
+pub(crate) fn roughly_now() -> Instant {
+    Instant::now()
 }
 
 /// Whether `at` has come on the system's clock.

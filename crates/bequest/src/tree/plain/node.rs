@@ -464,7 +464,7 @@ impl Node {
             self.timers().remove(key);
         }
         if std::mem::take(&mut self.listed) {
-            inspect::gone(self.id);
+            inspect::gone(std::ptr::from_ref(self).addr());
         }
     }
 }
@@ -581,7 +581,7 @@ impl Walk {
         drop(inner);
         if first && node.listed {
             if let Some(end) = node.end.get().filter(|end| end.scope().1 == node.id) {
-                inspect::ended(node.id, end.clone());
+                inspect::ended(Arc::as_ptr(&node).addr(), end.clone(), Instant::now());
             }
         }
         if state != SETTLED {
