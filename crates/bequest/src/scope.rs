@@ -144,7 +144,7 @@ impl CancelScope {
     /// It takes the scope. To add a value for a part of the work and keep the scope, derive from its context:
     /// `scope.context().with_value(&KEY, v)`.
     pub fn with_value<T: Send + Sync + 'static>(mut self, key: &'static Key<T>, value: T) -> CancelScope {
-        self.context.values = self.context.values.with(key, value);
+        self.context.values = std::mem::take(&mut self.context.values).into_with(key, value);
         self
     }
 

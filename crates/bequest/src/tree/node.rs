@@ -294,6 +294,7 @@ fn end_unseen(ptr: Ptr, word: *mut ()) -> bool {
     end_unseen_slowly(ptr, word)
 }
 
+/// As [`end_unseen`], with a deadline, or somebody else at work on the node.
 #[inline(never)]
 fn end_unseen_slowly(ptr: Ptr, word: *mut ()) -> bool {
     // Before the lock is taken, since it is not a matter of two instructions.
@@ -302,10 +303,16 @@ fn end_unseen_slowly(ptr: Ptr, word: *mut ()) -> bool {
         return false;
     }
     let mut own = ptr.state.lock();
+    let is_leaf = ptr.kids.load(Ordering::Relaxed).is_null();
     // Nobody can have come meanwhile but a walk from above, which has been first then.
-    own.has(SETTLED)
-        || own.has(DONE) && ptr.kids.load(Ordering::Relaxed).is_null()
-        || note_unseen(ptr, &mut own, word)
+    if own.has(DONE) {
+        return own.has(SETTLED) || is_leaf;
+    }
+    if !is_leaf || !ptr.tail.load(Ordering::Relaxed).is_null() {
+        return false;
+    }
+    note_unseen(ptr, &mut own, word);
+    true
 }
 
 /// As [`end_unseen`], under the node's lock, by a walk that may find that all children have ended.
@@ -318,22 +325,23 @@ pub(super) fn end_unseen_by(ptr: Ptr, own: &mut Locked<'_>, blame: &Blame) -> bo
         return false;
     };
     let at = ptr.deadline();
-    (at == Stamp::NEVER || at.is_far_off()) && note_unseen(ptr, own, word)
+    let is_unseen = (at == Stamp::NEVER || at.is_far_off())
+        && !record::has_waiters(ptr, own)
+        && link::has_only_ended_children(ptr, own);
+    if is_unseen {
+        note_unseen(ptr, own, word);
+    }
+    is_unseen
 }
 
-/// Writes an end that nobody sees, unless somebody waits or a child is live. Under the lock of a live node.
+/// Writes an end that nobody sees. Under the lock of a live node on the system's clock.
 #[inline]
-fn note_unseen(ptr: Ptr, own: &mut Locked<'_>, word: *mut ()) -> bool {
-    let is_leaf = ptr.kids.load(Ordering::Relaxed).is_null();
-    if record::has_waiters(ptr, own) || !is_leaf && !link::has_only_ended_children(ptr, own) {
-        return false;
-    }
+fn note_unseen(ptr: Ptr, own: &mut Locked<'_>, word: *mut ()) {
     if own.has(ARMED) {
-        disarm(ptr, own);
+        disarm_in_wheel(ptr);
     }
     ptr.tail.store(word, Ordering::Relaxed);
-    own.bits = own.bits & !UNARMED | DONE | BEGAN | SETTLED;
-    true
+    own.bits = own.bits & !(UNARMED | ARMED) | DONE | BEGAN | SETTLED;
 }
 
 #[inline]
@@ -349,11 +357,12 @@ pub(super) fn is_done(ptr: Ptr) -> bool {
 #[inline(never)]
 fn look(ptr: Ptr) -> bool {
     let at = ptr.deadline();
-    if has_come(ptr, at) {
+    let timers = ptr.timers();
+    if timers.map_or_else(|| at.has_come(), |timers| has_come_on(timers, at)) {
         walk::pass(ptr);
         return true;
     }
-    match ptr.timers() {
+    match timers {
         None => arm_in_wheel(ptr),
         Some(timers) => bell::arm_node(ptr, timers, at),
     }
@@ -361,10 +370,13 @@ fn look(ptr: Ptr) -> bool {
 
 /// Whether `at` has come on the node's clock.
 pub(super) fn has_come(ptr: Ptr, at: Stamp) -> bool {
-    match ptr.timers() {
-        None => at.has_come(),
-        Some(timers) => at <= Stamp::of(timers.clock().now()),
-    }
+    ptr.timers()
+        .map_or_else(|| at.has_come(), |timers| has_come_on(timers, at))
+}
+
+#[cold]
+fn has_come_on(timers: &Timers, at: Stamp) -> bool {
+    at <= Stamp::of(timers.clock().now())
 }
 
 /// Arms the node's deadline, unless another look was first; whether the node has ended meanwhile.
@@ -391,7 +403,15 @@ pub(super) fn disarm(ptr: Ptr, own: &mut Locked<'_>) {
         if let Some(key) = key {
             timers.remove(key);
         }
-    } else if let Some(entry) = ptr.entry() {
+    } else {
+        disarm_in_wheel(ptr);
+    }
+}
+
+/// Takes a node that is armed on the system's clock out of the wheel. Under its lock.
+#[inline]
+fn disarm_in_wheel(ptr: Ptr) {
+    if let Some(entry) = ptr.entry() {
         // SAFETY: the entry is the node's, and armed on the system's clock.
         unsafe { wheel::remove(entry) };
     }

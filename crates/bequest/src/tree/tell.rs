@@ -57,6 +57,11 @@ impl Tell {
         self.keepers.extend(keeper);
     }
 
+    #[cfg(not(bequest_plain))]
+    pub(super) fn is_empty(&self) -> bool {
+        self.wakers.is_empty() && self.calls.is_empty() && self.keepers.is_empty()
+    }
+
     /// Runs everything. A panic in one is caught and skips no other.
     ///
     /// The nodes that were kept for it go last, and a panic in the destructor of a cause of theirs is the caller's to see.

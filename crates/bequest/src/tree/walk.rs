@@ -471,6 +471,10 @@ impl Walk {
 
     /// Goes below merged nodes, and then tells everybody, outside every lock.
     fn finish(mut self, top: Ptr, run: Run) {
+        let nothing_is_left = self.merged.is_empty() && self.dying.is_empty() && self.first_began.is_none();
+        if nothing_is_left && self.tell.is_empty() {
+            return;
+        }
         while !self.merged.is_empty() {
             for node in std::mem::take(&mut self.merged) {
                 self.below(node, None);

@@ -228,6 +228,7 @@ fn wake(at: i64) {
 /// # Safety
 ///
 /// It is in no wheel, and [`remove`] is called before it is freed.
+#[inline]
 pub(super) unsafe fn insert(entry: NonNull<Entry>) -> Ring {
     let number = thread_number() % PARTS;
     // SAFETY: as the caller promises.
@@ -244,6 +245,7 @@ pub(super) unsafe fn insert(entry: NonNull<Entry>) -> Ring {
 /// # Safety
 ///
 /// It has been entered by [`insert`].
+#[inline]
 pub(super) unsafe fn remove(entry: NonNull<Entry>) {
     // SAFETY: as the caller promises.
     let place = unsafe { entry.as_ref() }.place.load(Ordering::Relaxed);
@@ -307,6 +309,7 @@ impl Part {
     /// # Safety
     ///
     /// `entry` is valid and in no slot.
+    #[inline]
     unsafe fn enter(&mut self, entry: NonNull<Entry>, part: usize) {
         // SAFETY: as the caller promises.
         let this = unsafe { entry.as_ref() };
@@ -328,6 +331,7 @@ impl Part {
     /// # Safety
     ///
     /// `entry` is in this part.
+    #[inline]
     unsafe fn leave(&mut self, entry: NonNull<Entry>) {
         // SAFETY: it and its neighbours are alive (invariant 1).
         unsafe {

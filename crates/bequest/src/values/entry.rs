@@ -259,10 +259,20 @@ impl Unlinking {
     /// The caller has a link to it and gives it up.
     #[inline]
     pub(super) unsafe fn of(entry: NonNull<Entry>) {
+        let entry = EntryRef(entry);
+        if take_off(&entry.links) {
+            Unlinking::beginning_with(entry);
+        }
+    }
+
+    /// Lets go of `entry`, whose last link was taken off, and of those below that were kept by it alone.
+    #[inline(never)]
+    fn beginning_with(entry: EntryRef) {
         let mut this = Unlinking {
-            next: Some(EntryRef(entry)),
+            next: None,
             table: None,
         };
+        this.let_go(entry);
         this.run();
     }
 
@@ -272,13 +282,19 @@ impl Unlinking {
             if !take_off(&entry.links) {
                 return;
             }
-            self.next = entry.next();
-            self.table = entry.table();
-            // SAFETY: the hold of all links together, which are gone. A table may keep the value for itself; it never
-            // follows `below`.
-            unsafe { entry.release() };
-            self.unlink_table();
+            self.let_go(entry);
         }
+    }
+
+    /// The last link to `entry` is gone.
+    #[inline]
+    fn let_go(&mut self, entry: EntryRef) {
+        self.next = entry.next();
+        self.table = entry.table();
+        // SAFETY: the hold of all links together, which are gone. A table may keep the value for itself; it never
+        // follows `below`.
+        unsafe { entry.release() };
+        self.unlink_table();
     }
 
     #[inline]

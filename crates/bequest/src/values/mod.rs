@@ -25,6 +25,7 @@
 mod entry;
 mod table;
 
+use std::mem::ManuallyDrop;
 use std::ptr;
 use std::ptr::NonNull;
 
@@ -59,6 +60,18 @@ impl Values {
             Some(first) => (Below::table(TableRef::gather(first)), first.bits),
         };
         Values(Some(Whole::make(key, value, below, bits)))
+    }
+
+    /// As [`with`](Values::with), of a handle that is given up: its link becomes that of the entry above.
+    pub(crate) fn into_with<T: Send + Sync + 'static>(self, key: &'static Key<T>, value: T) -> Values {
+        match self.first() {
+            Some(first) if first.length() < STEP => {
+                let (below, bits) = (Below::list(first), first.bits);
+                let _link = ManuallyDrop::new(self);
+                Values(Some(Whole::make(key, value, below, bits)))
+            }
+            _ => self.with(key, value),
+        }
     }
 
     #[inline]
