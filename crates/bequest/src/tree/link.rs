@@ -80,6 +80,7 @@ impl<'p> List<'p> {
     /// # Safety
     ///
     /// As [`lock_of`](List::lock_of).
+    #[inline]
     pub(super) unsafe fn try_lock_of(parent: Ptr, shard: usize) -> Option<List<'p>> {
         // SAFETY: as the caller promises.
         let node: &'p Node = unsafe { parent.node() };
@@ -107,6 +108,7 @@ impl<'p> List<'p> {
     /// # Safety
     ///
     /// As [`lock_of`](List::lock_of).
+    #[inline]
     pub(super) unsafe fn of_marked(parent: Ptr, own: Option<Locked<'p>>) -> List<'p> {
         match own {
             Some(own) if !is_split(own.bits) => List::of_own(parent, 0, own),
@@ -168,12 +170,14 @@ impl<'p> List<'p> {
     }
 
     /// The first child of the list. Valid while the list is locked.
+    #[inline]
     pub(super) fn head(&self) -> Option<Ptr> {
         // SAFETY: what is in a list is held by its lock.
         unsafe { Ptr::held(self.first().load(Ordering::Relaxed)) }
     }
 
     /// The child behind `child`. Valid while the list is locked.
+    #[inline]
     pub(super) fn after(&self, child: Ptr) -> Option<Ptr> {
         // SAFETY: as in `head`.
         unsafe { Ptr::held(child.next.load(Ordering::Relaxed)) }

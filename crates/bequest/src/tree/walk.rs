@@ -240,6 +240,7 @@ impl Walk {
 
     /// From the end of the last list of a node to the list that the node is in, and the child behind it. If a pin is
     /// needed and cannot be had, the list is given back.
+    #[inline(always)]
     fn up<'w>(&mut self, list: List<'w>) -> Result<(List<'w>, Option<Ptr>), List<'w>> {
         let node = list.parent;
         let Some(parent) = node.parent else {
@@ -273,6 +274,7 @@ impl Walk {
     }
 
     /// Notes that everything below a node has been marked, whose last list has been gone through, and lets go of its lock.
+    #[inline(always)]
     fn settle(&self, list: List<'_>) {
         let node = list.parent;
         // Below a merged node that is yet to be walked something may be live.
@@ -293,6 +295,7 @@ impl Walk {
     }
 
     /// Marks what is in a list from `first` on, until there is something below a child or the batch is full.
+    #[inline(always)]
     fn step<'w>(&mut self, list: &List<'w>, first: Option<Ptr>) -> Step<'w> {
         let end = end::of_marked(list.parent);
         let mut next = first;
@@ -314,7 +317,7 @@ impl Walk {
             if own.has(DYING) {
                 continue;
             }
-            self.mark(child, &mut own, Why::Inherited(end));
+            self.mark_inherited(child, &mut own, end);
             if has_below(child, &own) {
                 return Step::Down(child, own);
             }
@@ -329,8 +332,23 @@ impl Walk {
         unreachable!("a list has an end")
     }
 
+    /// Marks one node under its lock with the end of a parent, if it is live.
+    #[inline(always)]
+    fn mark_inherited(&mut self, ptr: Ptr, own: &mut Locked<'_>, end: Raw) {
+        if own.has(DONE | OWNS | LISTED) {
+            return self.mark(ptr, own, Why::Inherited(end));
+        }
+        // As in `mark`, of a node that has no deadline of its own.
+        let waiting = ptr.tail.load(Ordering::Relaxed);
+        let end = self.shares.one_of(end);
+        ptr.tail.store(end.word(), Ordering::Release);
+        if !waiting.is_null() {
+            self.take_waiting(ptr, own, waiting, end);
+        }
+        own.bits |= DONE;
+    }
+
     /// Marks one node under its lock, if it is live.
-    #[inline]
     fn mark(&mut self, ptr: Ptr, own: &mut Locked<'_>, why: Why<'_>) {
         if own.has(DONE) {
             return;
