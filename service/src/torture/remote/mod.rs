@@ -32,6 +32,7 @@ use serde_json::{Value, json};
 
 use self::servers::{PostgresServer, RedisServer};
 use super::{Failure, Verdict, say};
+use crate::store::settings::SecretUrl;
 
 /// What may not end takes this long: a scene that waits for it has failed.
 pub(super) const HANGS: Duration = Duration::from_secs(30);
@@ -61,11 +62,11 @@ pub(crate) struct Extent {
 
     /// PostgreSQL server to use in place of a private one
     #[arg(long, value_name = "URL")]
-    database: Option<String>,
+    database: Option<SecretUrl>,
 
     /// Redis server to use in place of a private one
     #[arg(long, value_name = "URL")]
-    cache: Option<String>,
+    cache: Option<SecretUrl>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -222,10 +223,10 @@ impl Stage {
             svg: extent.svg.clone(),
         };
         if scenes.iter().any(|scene| scene.needs_postgres()) {
-            stage.postgres = Some(PostgresServer::of(ctx, extent.database.as_deref()).await?);
+            stage.postgres = Some(PostgresServer::of(ctx, extent.database.as_ref()).await?);
         }
         if scenes.iter().any(|scene| scene.needs_redis()) {
-            stage.redis = Some(RedisServer::of(ctx, extent.cache.as_deref()).await?);
+            stage.redis = Some(RedisServer::of(ctx, extent.cache.as_ref()).await?);
         }
         Ok(stage)
     }

@@ -12,6 +12,10 @@ use http::Uri;
 use tokio::net::lookup_host;
 
 use super::super::Failure;
+use crate::store::settings::SecretUrl;
+
+const POSTGRES_URL: &str = "--database: a URL such as postgres://user@host/database, over TCP";
+const REDIS_URL: &str = "--cache: a URL such as redis://host:port/";
 
 /// A PostgreSQL server, and the schema in which everything is that is put into it.
 #[derive(Debug)]
@@ -29,7 +33,7 @@ pub(crate) struct PostgresServer {
 pub(crate) struct RedisServer {
     /// `None` if it was given: then it is not ours to stop.
     pub(super) private: Option<Redis>,
-    url: Uri,
+    url: SecretUrl,
     pub(super) address: SocketAddr,
     prefix: String,
     pub(super) version: String,
@@ -37,7 +41,7 @@ pub(crate) struct RedisServer {
 
 impl PostgresServer {
     /// The one at `url`, or a private one.
-    pub(super) async fn of(ctx: &Context, url: Option<&str>) -> Result<PostgresServer, Failure> {
+    pub(super) async fn of(ctx: &Context, url: Option<&SecretUrl>) -> Result<PostgresServer, Failure> {
         let private = match url {
             Some(_) => None,
             None => Some(Postgres::start().map_err(|error| {
@@ -51,7 +55,10 @@ impl PostgresServer {
         };
         let config: Config = match (&private, url) {
             (Some(server), _) => server.url().parse()?,
-            (None, url) => url.unwrap_or_default().parse()?,
+            // What is wrong with it is not told: that could be a part of it.
+            (None, given) => given
+                .and_then(|url| url.expose().parse().ok())
+                .ok_or(POSTGRES_URL)?,
         };
         if config.get_ssl_mode() == SslMode::Require {
             return Err(
@@ -122,7 +129,7 @@ impl PostgresServer {
 
 impl RedisServer {
     /// The one at `url`, or a private one.
-    pub(super) async fn of(ctx: &Context, url: Option<&str>) -> Result<RedisServer, Failure> {
+    pub(super) async fn of(ctx: &Context, url: Option<&SecretUrl>) -> Result<RedisServer, Failure> {
         let private =
             match url {
                 Some(_) => None,
@@ -130,17 +137,18 @@ impl RedisServer {
                     missing(&error, "a Redis server", "redis-server", "--cache redis://…")
                 })?),
             };
-        let url: Uri = match (&private, url) {
+        let url: SecretUrl = match (&private, url) {
             (Some(server), _) => server.url().parse()?,
-            (None, url) => url.unwrap_or_default().parse()?,
+            (None, given) => given.cloned().ok_or(REDIS_URL)?,
         };
-        if url.scheme_str() == Some("rediss") {
+        let parts = parts(&url).ok_or(REDIS_URL)?;
+        if parts.scheme_str() == Some("rediss") {
             return Err(
                 "--cache: the scenes look at what is on the wire, so they need a server in clear".into(),
             );
         }
-        let host = url.host().ok_or("--cache: a URL such as redis://host:port/")?;
-        let address = resolved(host, url.port_u16().unwrap_or(6379)).await?;
+        let host = parts.host().ok_or(REDIS_URL)?;
+        let address = resolved(host, parts.port_u16().unwrap_or(6379)).await?;
         let mut server = RedisServer {
             private,
             url,
@@ -157,9 +165,10 @@ impl RedisServer {
 
     /// Its URL by way of `address`.
     pub(super) fn url_through(&self, address: SocketAddr) -> String {
-        let authority = self.url.authority().map_or("", |authority| authority.as_str());
+        let parts = parts(&self.url).unwrap_or_default();
+        let authority = parts.authority().map_or("", |authority| authority.as_str());
         let user = authority.rfind('@').map_or("", |at| &authority[..=at]);
-        format!("redis://{user}{address}{}", self.url.path())
+        format!("redis://{user}{address}{}", parts.path())
     }
 
     /// Ours.
@@ -191,6 +200,11 @@ impl RedisServer {
     }
 }
 
+/// The parts of a URL, for whoever connects. Why it has none is not told: that could be a part of it.
+fn parts(url: &SecretUrl) -> Option<Uri> {
+    url.expose().parse().ok()
+}
+
 /// Why there is no server, and what to do about it.
 fn missing(error: &StartError, what: &str, package: &str, flag: &str) -> Failure {
     if error.is_not_installed() {
@@ -208,7 +222,7 @@ async fn address_of(config: &Config) -> Result<SocketAddr, Failure> {
     let port = config.get_ports().first().copied().unwrap_or(5432);
     match config.get_hosts().first() {
         Some(Host::Tcp(host)) => resolved(host, port).await,
-        _ => Err("--database: a URL such as postgres://user@host/database, over TCP".into()),
+        _ => Err(POSTGRES_URL.into()),
     }
 }
 
@@ -217,4 +231,41 @@ async fn resolved(host: &str, port: u16) -> Result<SocketAddr, Failure> {
     addresses
         .next()
         .ok_or_else(|| format!("{host} has no address").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_password_is_not_told() {
+        let redis = RedisServer {
+            private: None,
+            url: "redis://ann:s3cret@127.0.0.1:1/2".parse().unwrap(),
+            address: "127.0.0.1:1".parse().unwrap(),
+            prefix: String::new(),
+            version: String::new(),
+        };
+        assert!(!format!("{redis:?}").contains("s3cret"), "{redis:?}");
+        assert_eq!(
+            redis.url_through(redis.address),
+            "redis://ann:s3cret@127.0.0.1:1/2"
+        );
+
+        let ctx = Context::background();
+        for url in [
+            "s3cret",
+            "postgres://ann:s3cret@h:port/",
+            "postgres://ann:s3cret@/?x=s3cret",
+        ] {
+            let url: SecretUrl = url.parse().unwrap();
+            let errors = [
+                PostgresServer::of(&ctx, Some(&url)).await.map(drop).unwrap_err(),
+                RedisServer::of(&ctx, Some(&url)).await.map(drop).unwrap_err(),
+            ];
+            for error in errors {
+                assert!(!error.to_string().contains("s3cret"), "{error}");
+            }
+        }
+    }
 }
