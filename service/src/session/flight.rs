@@ -49,6 +49,10 @@ pub(crate) struct Waiter<K: Eq + Hash, T> {
     answer: watch::Receiver<Option<T>>,
 }
 
+/// An instant among the flights: those with a higher number were set off after it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark(u64);
+
 /// Lands a flight, also when its task is dropped or panics.
 struct Landing<K: Eq + Hash, T> {
     table: Arc<Mutex<Table<K, T>>>,
@@ -70,6 +74,11 @@ pub(crate) enum NoAnswer {
 #[derive(Debug)]
 pub(crate) struct Abandoned;
 
+impl Mark {
+    /// Before the first flight.
+    pub(crate) const BEGINNING: Mark = Mark(0);
+}
+
 impl<K, T> Flights<K, T>
 where
     K: Clone + Eq + Hash + Send + 'static,
@@ -84,11 +93,18 @@ where
         }
     }
 
-    /// Joins the flight for `key`. If there is none, `start` makes its work and what cancels it, and `spawn` sets it off. A
+    /// This instant.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark(lock(&self.table).last)
+    }
+
+    /// Joins the flight for `key`, if it was set off after `since`: whoever has to know what holds now is not answered with
+    /// what was asked before. If there is none, `start` makes its work and what cancels it, and `spawn` sets it off. A
     /// flight without a canceller goes on, and may be joined, though all who waited have left.
     pub(crate) fn join<W>(
         &self,
         key: K,
+        since: Mark,
         start: impl FnOnce() -> (Option<Canceller>, W),
         spawn: impl FnOnce(std::pin::Pin<Box<dyn Future<Output = ()> + Send>>),
     ) -> Waiter<K, T>
@@ -96,7 +112,11 @@ where
         W: Future<Output = T> + Send + 'static,
     {
         let mut table = lock(&self.table);
-        if let Some(flight) = table.flying.get_mut(&key) {
+        if let Some(flight) = table
+            .flying
+            .get_mut(&key)
+            .filter(|flight| flight.number > since.0)
+        {
             flight.waiters += 1;
             return self.waiter(key, flight.number, flight.answer.clone());
         }
@@ -110,8 +130,10 @@ where
             canceller,
             answer: answer.clone(),
         };
-        table.flying.insert(key.clone(), flight);
+        // Those on an older one are answered by it.
+        let older = table.flying.insert(key.clone(), flight);
         drop(table);
+        drop(older);
         let landing = Landing {
             table: Arc::clone(&self.table),
             key: key.clone(),

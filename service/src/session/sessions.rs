@@ -13,7 +13,7 @@ use super::background::Background;
 use super::budget::{Budget, StepError};
 use super::cache::{Cached, Filled, SessionCache, TOMBSTONE};
 use super::database::{Claim, Claimed, SessionDatabase};
-use super::flight::{Flights, NoAnswer};
+use super::flight::{Flights, Mark, NoAnswer};
 use super::id::SessionId;
 use super::record::{Ended, Record, since};
 use crate::domain::session::{Session, SessionHash, User};
@@ -66,6 +66,14 @@ pub(crate) struct Lifetime {
     pub(crate) idle: Duration,
     /// It is over after this long in any case.
     pub(crate) absolute: Duration,
+}
+
+/// What the cache said.
+enum Looked {
+    Up(Cached),
+    /// Nothing within its budget. It is not waited for a second time, so there is no refill, which would have met a tombstone; the
+    /// database has to be asked after this instant.
+    Silent(Mark),
 }
 
 /// What a flight brings home: the session, if it stands.
@@ -145,21 +153,21 @@ impl Sessions {
         ctx: &Context,
         id: SessionHash,
     ) -> Result<Option<Arc<Session>>, SessionError> {
-        let cached = match self.claim.is_lost() {
-            false => self.cached(ctx, id).await?,
-            true => Cached::Nothing,
+        let looked = match self.claim.is_lost() {
+            false => self.look_up(ctx, id).await?,
+            true => Looked::Up(Cached::Nothing),
         };
-        match cached {
-            Cached::Ended => Ok(None),
-            Cached::Session(record) if record.is_confirmed(ctx.wall(), CONFIRMED_FOR) => {
+        let silent_since = match looked {
+            Looked::Up(Cached::Ended) => return Ok(None),
+            Looked::Up(Cached::Session(record)) if record.is_confirmed(ctx.wall(), CONFIRMED_FOR) => {
                 self.counters.hits.fetch_add(1, Ordering::Relaxed);
-                Ok(Some(Arc::clone(&record.session)))
+                return Ok(Some(Arc::clone(&record.session)));
             }
-            Cached::Session(_) | Cached::Nothing => {
-                let confirmed = self.confirm(ctx, id).await?;
-                Ok(confirmed.map(|record| Arc::clone(&record.session)))
-            }
-        }
+            Looked::Up(Cached::Session(_) | Cached::Nothing) => None,
+            Looked::Silent(since) => Some(since),
+        };
+        let confirmed = self.confirm(ctx, id, silent_since).await?;
+        Ok(confirmed.map(|record| Arc::clone(&record.session)))
     }
 
     /// Begins a session for `user` in place of `old`, if the client brought one: the new id, and what it stands for.
@@ -198,8 +206,10 @@ impl Sessions {
         };
         let this = Arc::clone(self);
         self.detached(ctx, move |limit| async move {
-            this.bury(&limit, ended.as_slice()).await;
-            this.fill(&limit, Arc::new(record)).await;
+            // A cache that has not taken the one is not waited for again.
+            if this.bury(&limit, ended.as_slice()).await.at_once {
+                this.fill(&limit, Arc::new(record)).await;
+            }
         })
         .await?;
         Ok((id, session))
@@ -280,34 +290,44 @@ impl Sessions {
         self.flights.len() + (ASKING - self.asking.available_permits())
     }
 
-    /// What the cache says within its budget. A cache that does not say anything has nothing.
-    async fn cached(&self, ctx: &Context, id: SessionHash) -> Result<Cached, SessionError> {
+    /// What the cache says within its budget.
+    async fn look_up(&self, ctx: &Context, id: SessionHash) -> Result<Looked, SessionError> {
         ctx.check().map_err(|end| StepError::ended(CACHE.step, end))?;
         if let Some(cached) = self.cache.get_now(ctx, id) {
-            return Ok(cached);
+            return Ok(Looked::Up(cached));
         }
+        let begun = self.flights.mark();
         let step = CACHE.scope(ctx);
         match self.cache.get(&step, id).await {
-            Ok(cached) => Ok(cached),
+            Ok(cached) => Ok(Looked::Up(cached)),
             // The request itself is over: the database is not asked.
             Err(error) if ctx.is_done() => Err(error.into()),
             Err(_) => {
                 self.counters.cache_failed.fetch_add(1, Ordering::Relaxed);
-                Ok(Cached::Nothing)
+                Ok(Looked::Silent(begun))
             }
         }
     }
 
-    /// What the database says, together with everybody else who wants to know.
-    async fn confirm(self: &Arc<Self>, ctx: &Context, id: SessionHash) -> Confirmed {
+    /// What the database says, together with everybody else who wants to know. If the cache has said nothing since an
+    /// instant, together with those alone who have asked since then, and the cache is left alone.
+    async fn confirm(
+        self: &Arc<Self>,
+        ctx: &Context,
+        id: SessionHash,
+        silent_since: Option<Mark>,
+    ) -> Confirmed {
         let step = DATABASE.scope(ctx);
         let take_off = || {
             let flight = DATABASE.scope(&ctx.without_cancel());
-            (Some(flight.canceller()), Arc::clone(self).ask(flight, id))
+            let canceller = flight.canceller();
+            let refills = silent_since.is_none();
+            (Some(canceller), Arc::clone(self).ask(flight, id, refills))
         };
+        let since = silent_since.unwrap_or(Mark::BEGINNING);
         let waiter = self
             .flights
-            .join(id, take_off, |work| self.background.spawn(work));
+            .join(id, since, take_off, |work| self.background.spawn(work));
         match waiter.wait(&step).await {
             Ok(confirmed) => confirmed,
             Err(NoAnswer::Ended(end)) => Err(StepError::ended(DATABASE.step, end).into()),
@@ -315,8 +335,8 @@ impl Sessions {
         }
     }
 
-    /// One flight: the database, then the cache.
-    async fn ask(self: Arc<Self>, flight: CancelScope, id: SessionHash) -> Confirmed {
+    /// One flight: the database, then the cache, if it `refills` that.
+    async fn ask(self: Arc<Self>, flight: CancelScope, id: SessionHash, refills: bool) -> Confirmed {
         let ended = |end| StepError::ended(DATABASE.step, end);
         let found = {
             let permit = flight.run(self.asking.acquire()).await.map_err(ended)?;
@@ -329,7 +349,7 @@ impl Sessions {
         };
         flight.check().map_err(ended)?;
         let record = Arc::new(record);
-        if self.fill(&flight, Arc::clone(&record)).await == Some(Filled::Ended) {
+        if refills && self.fill(&flight, Arc::clone(&record)).await == Some(Filled::Ended) {
             self.counters.met_tombstone.fetch_add(1, Ordering::Relaxed);
             return Ok(None);
         }

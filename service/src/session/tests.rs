@@ -108,8 +108,47 @@ async fn a_slow_cache_costs_its_budget_and_then_the_database_is_asked() {
     assert_eq!(stage.clock.elapsed() - before, Duration::from_millis(20));
     assert_eq!(
         stage.gate.steps(),
-        [Step::CacheRead, Step::Database, Step::CacheFill]
+        [Step::CacheRead, Step::Database],
+        "it is not waited for again"
     );
+}
+
+/// A refill would have met the tombstone of a logout in between. Who asks without one joins no question that was put before
+/// they came.
+#[tokio::test]
+async fn without_a_cache_no_older_question_is_joined() {
+    let (clock, scratch, gate) = (Clock::new(), Scratch::new().unwrap(), Gate::new());
+    let ctx = clock.context();
+    let database = scratch.database(&ctx).await.unwrap();
+    let gated = GatedCache {
+        cache: MemoryCache::new(TTL, 100),
+        gate: Arc::clone(&gate),
+    };
+    let cache = Arc::new(Switched::new(gated, false));
+    let sessions = Sessions::open(
+        &ctx,
+        Arc::new(database.clone()),
+        Arc::clone(&cache) as _,
+        LIFETIME,
+    )
+    .await
+    .unwrap();
+    let (id, _) = sessions.begin(&ctx, user(), None).await.unwrap();
+    let id = id.hash();
+    gate.hold(Some(Step::CacheFill));
+    let early = tokio::spawn({
+        let (sessions, ctx) = (Arc::clone(&sessions), ctx.clone());
+        async move { sessions.read(&ctx, id).await }
+    });
+    gate.arrived().await;
+    // By another node. Its tombstone is where nobody can ask.
+    database.revoke(&ctx, id).await.unwrap();
+    cache.set_away(true);
+    let late = sessions.read(&ctx, id).await.unwrap();
+    assert!(late.is_none(), "it was ended before they asked");
+    assert!(!early.is_finished());
+    gate.hold(None);
+    assert!(early.await.unwrap().unwrap().is_some(), "who asked before that");
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use super::client::AuthClient;
 use super::jwk::{self, Algorithm, Key};
 use crate::log;
 use crate::session::budget::Budget;
-use crate::session::flight::{Flights, NoAnswer};
+use crate::session::flight::{Flights, Mark, NoAnswer};
 
 /// The keys of one issuer.
 #[derive(Debug)]
@@ -111,7 +111,9 @@ impl KeySet {
             // Invariant 3: nobody may cancel it.
             (None, Arc::clone(&self.0).refresh(limit))
         };
-        self.0.fetching.join((), start, |work| drop(tokio::spawn(work)))
+        self.0
+            .fetching
+            .join((), Mark::BEGINNING, start, |work| drop(tokio::spawn(work)))
     }
 }
 
