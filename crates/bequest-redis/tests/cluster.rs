@@ -13,7 +13,10 @@ use bequest_test::proxy::{Faults, Proxy};
 use bequest_test::servers::RedisCluster;
 use common::answers::{Tally, asked, fill, torture};
 use common::jobs::{deliver, popped};
-use common::{HANGS, ROOT, blpop, command, eventually, list, patient, push, redis, until_blocked, within};
+use common::{
+    HANGS, ROOT, blpop, cancelled_once, command, eventually, list, patient, push, redis, until_blocked,
+    within,
+};
 
 /// Short enough for a test, and longer than a round trip.
 const SOON: Duration = Duration::from_millis(100);
@@ -394,16 +397,15 @@ async fn a_moving_slot_is_followed() {
     let watchers = watchers(&cluster);
     until_blocked(&watchers[to], 1).await;
 
-    // What needs keys from both is for neither (`TRYAGAIN`): it waits, for as long as its context allows.
+    // What needs keys from both is for neither (`TRYAGAIN`): it waits, for as long as its context allows. It is given up
+    // when it has been asked for patience for longer than directions are followed without a pause.
     let torn = command("MGET {m}old {m}new");
-    let request = Context::background().with_timeout(SOON);
-    let error = within(client.cmd::<redis::Value>(&request, &torn))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        *error.canceled().expect("the context's end"),
-        Kind::DeadlineExceeded
-    );
+    let asked = client.statistics().redirected;
+    let request = ROOT.with_cancel();
+    let has_paused = || client.statistics().redirected > asked + 8;
+    let call = |ctx| client.cmd::<redis::Value>(ctx, &torn);
+    let error = cancelled_once(&request, has_paused, call).await.unwrap_err();
+    assert_eq!(*error.canceled().expect("the context's end"), Kind::Canceled);
     assert_eq!(
         (error.step(), error.in_doubt()),
         (Step::Connecting, false),
@@ -523,20 +525,29 @@ async fn a_dead_node_is_an_error_for_its_keys_and_for_no_others() {
         error.is_connection() && error.in_doubt(),
         "what it had taken is unknown: {error}"
     );
+    let in_vain = || {
+        let failed = || client.statistics().connect_failed;
+        let before = failed();
+        move || failed() > before
+    };
     for _ in 0..2 {
-        // The first may find the dead connection; later ones find none.
-        let request = Context::background().with_timeout(SOON);
-        let error = within(client.get::<String>(&request, &keys[1]))
+        // Each is given up when it has tried to connect in vain. The first may find the dead connection; later ones find
+        // none.
+        let get = |ctx| client.get::<String>(ctx, &keys[1]);
+        let error = cancelled_once(&ROOT.with_cancel(), in_vain(), get)
             .await
             .unwrap_err();
         assert!(error.is_canceled() || error.is_connection(), "{error}");
         let mut pipeline = redis::pipe();
         pipeline.cmd("GET").arg(&keys[1]);
-        let error = within(client.pipeline::<(String,)>(&request, &pipeline))
+        let piped = |ctx| client.pipeline::<(String,)>(ctx, &pipeline);
+        let error = cancelled_once(&ROOT.with_cancel(), in_vain(), piped)
             .await
             .unwrap_err();
         assert!(error.is_canceled() && !error.in_doubt(), "{error}");
-        let error = within(client.cmd::<()>(&request, &blpop(&keys[1], 0.0)))
+        let pop = blpop(&keys[1], 0.0);
+        let popped = |ctx| client.cmd::<()>(ctx, &pop);
+        let error = cancelled_once(&ROOT.with_cancel(), in_vain(), popped)
             .await
             .unwrap_err();
         assert!(error.is_canceled() && !error.in_doubt(), "{error}");

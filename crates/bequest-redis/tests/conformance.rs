@@ -1,36 +1,95 @@
-//! The suite that every store passes, `bequest_test::conformance`.
+//! The suite that every store passes, `bequest_test::conformance`: with one server, and with a cluster of three.
 //!
 //! Quick commands share one connection and wait for none, so `pool` is passed by the blocking ones. Left out:
 //! `long_transactions` and `rows`, which Redis does not have.
 
 mod common;
 
+use std::slice;
+
 use bequest::{Canceled, Context};
-use bequest_redis::{Client, Error, redis};
+use bequest_redis::{Client, Error, Options, redis};
 use bequest_test::conformance::{Hosted, Pooled, Store, Transactional};
-use common::{ROOT, blocked, blpop, command, patient, push};
+use bequest_test::servers::{Redis, RedisCluster};
+use common::{HANGS, ROOT, blocked, blpop, command, patient, push};
 
-bequest_test::conformance! { Redis: base, transactions, server }
-bequest_test::conformance! { Blocking: pool }
+mod one_server {
+    use super::{Blocking, Commands, Redis};
 
-/// A client with one connection for blocking commands, and somebody who watches the server.
-struct Redis {
-    client: Client,
-    watcher: Client,
-    server: bequest_test::servers::Redis,
+    bequest_test::conformance! { Commands<Redis>: base, transactions, server }
+    bequest_test::conformance! { Blocking<Redis>: pool }
 }
 
-impl Store for Redis {
+/// What is done to the server is done to all three nodes.
+mod cluster {
+    use super::{Blocking, Commands, RedisCluster};
+
+    bequest_test::conformance! { Commands<RedisCluster>: base, transactions, server }
+    bequest_test::conformance! { Blocking<RedisCluster>: pool }
+}
+
+/// Where the commands go.
+trait Home: Sized {
+    fn start() -> Option<Self>;
+
+    fn options(&self) -> Options;
+
+    fn servers(&self) -> &[Redis];
+}
+
+impl Home for Redis {
+    fn start() -> Option<Redis> {
+        Redis::start_or_leave_out()
+    }
+
+    fn options(&self) -> Options {
+        patient(self)
+    }
+
+    fn servers(&self) -> &[Redis] {
+        slice::from_ref(self)
+    }
+}
+
+impl Home for RedisCluster {
+    fn start() -> Option<RedisCluster> {
+        RedisCluster::start_or_leave_out(3, 0)
+    }
+
+    fn options(&self) -> Options {
+        Options::cluster([self.nodes()[0].url()])
+            .grace(HANGS)
+            .unblock_limit(HANGS)
+    }
+
+    fn servers(&self) -> &[Redis] {
+        self.nodes()
+    }
+}
+
+/// A client with one connection for blocking commands, and those who watch the servers.
+struct Commands<H> {
+    client: Client,
+    watchers: Vec<Client>,
+    home: H,
+}
+
+/// A list that nobody pushes to, and one beside it, at the same node.
+const EMPTY: &str = "{mine}:empty";
+const JOBS: &str = "{mine}:jobs";
+
+impl<H: Home> Store for Commands<H> {
     type Error = Error;
 
-    async fn open() -> Option<Redis> {
-        let server = bequest_test::servers::Redis::start_or_leave_out()?;
-        let client = patient(&server).blocking_connections(1).open().unwrap();
-        let watcher = patient(&server).open().unwrap();
-        Some(Redis {
+    async fn open() -> Option<Commands<H>> {
+        let home = H::start()?;
+        let client = home.options().blocking_connections(1).open().unwrap();
+        let watch = |server| patient(server).open().unwrap();
+        let watchers = home.servers().iter().map(watch).collect();
+        Some(Commands {
             client,
-            watcher,
-            server,
+            watchers,
+            home,
         })
     }
 
@@ -41,13 +100,17 @@ impl Store for Redis {
     }
 
     async fn slow(&self, ctx: &Context) -> Result<(), Error> {
-        let popped: redis::Value = self.client.cmd(ctx, &blpop("never pushed to", 0.0)).await?;
+        let popped: redis::Value = self.client.cmd(ctx, &blpop(EMPTY, 0.0)).await?;
         panic!("nobody has pushed {popped:?}")
     }
 
-    /// How many the server holds blocked.
+    /// How many the servers hold blocked.
     async fn running(&self) -> usize {
-        blocked(&self.watcher).await
+        let mut all = 0;
+        for watcher in &self.watchers {
+            all += blocked(watcher).await;
+        }
+        all
     }
 
     fn end(error: &Error) -> Option<&Canceled> {
@@ -64,18 +127,18 @@ impl Store for Redis {
 }
 
 /// The same, whose quick calls block too, and find an element.
-struct Blocking(Redis);
+struct Blocking<H>(Commands<H>);
 
-impl Store for Blocking {
+impl<H: Home> Store for Blocking<H> {
     type Error = Error;
 
-    async fn open() -> Option<Blocking> {
-        Redis::open().await.map(Blocking)
+    async fn open() -> Option<Blocking<H>> {
+        Commands::open().await.map(Blocking)
     }
 
     async fn quick(&self, ctx: &Context) -> Result<(), Error> {
-        push(&self.0.watcher, "mine", "mine").await;
-        let (_, popped): (String, String) = self.0.client.cmd(ctx, &blpop("mine", 0.0)).await?;
+        push(&self.0.client, JOBS, "mine").await;
+        let (_, popped): (String, String) = self.0.client.cmd(ctx, &blpop(JOBS, 0.0)).await?;
         assert_eq!(popped, "mine", "somebody else's answer");
         Ok(())
     }
@@ -97,13 +160,13 @@ impl Store for Blocking {
     }
 }
 
-impl Pooled for Blocking {
+impl<H: Home> Pooled for Blocking<H> {
     fn waiting(&self) -> usize {
         self.0.client.statistics().blocking.waiting
     }
 }
 
-impl Transactional for Redis {
+impl<H: Home> Transactional for Commands<H> {
     async fn write(
         &self,
         ctx: &Context,
@@ -113,14 +176,14 @@ impl Transactional for Redis {
         let mut both = redis::pipe();
         both.atomic();
         for half in ["first", "second"] {
-            both.cmd("INCR").arg(format!("{half}:{key}"));
+            both.cmd("INCR").arg(format!("{{{key}}}:{half}"));
         }
         before_commit();
         self.client.pipeline::<redis::Value>(ctx, &both).await.map(drop)
     }
 
     async fn count(&self, key: u64) -> usize {
-        let both = command(&format!("MGET first:{key} second:{key}"));
+        let both = command(&format!("MGET {{{key}}}:first {{{key}}}:second"));
         let (first, second): (Option<usize>, Option<usize>) = self.client.cmd(&ROOT, &both).await.unwrap();
         assert_eq!(first, second, "half of a transaction was written");
         first.unwrap_or(0)
@@ -131,20 +194,20 @@ impl Transactional for Redis {
     }
 }
 
-impl Hosted for Redis {
+impl<H: Home> Hosted for Commands<H> {
     fn freeze(&self) {
-        self.server.freeze();
+        self.home.servers().iter().for_each(Redis::freeze);
     }
 
     fn thaw(&self) {
-        self.server.thaw();
+        self.home.servers().iter().for_each(Redis::thaw);
     }
 
     fn kill(&self) {
-        self.server.kill();
+        self.home.servers().iter().for_each(Redis::kill);
     }
 
     fn restart(&self) {
-        self.server.restart();
+        self.home.servers().iter().for_each(Redis::restart);
     }
 }

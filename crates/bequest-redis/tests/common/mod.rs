@@ -4,10 +4,11 @@
 pub(crate) mod answers;
 pub(crate) mod jobs;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::time::Duration;
 
-use bequest::Context;
+use bequest::{CancelScope, Context};
 use bequest_redis::{Client, Options, redis};
 use bequest_test::servers::Redis;
 
@@ -120,6 +121,24 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
     tokio::time::timeout(HANGS, holds)
         .await
         .unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+/// The answer of `call` to a context that is cancelled as soon as `condition` holds, in the same breath: before anything else
+/// can happen.
+pub(crate) async fn cancelled_once<'a, F: Future>(
+    scope: &'a CancelScope,
+    condition: impl Fn() -> bool,
+    call: impl FnOnce(&'a Context) -> F,
+) -> F::Output {
+    let mut call = pin!(call(scope));
+    let answer = poll_fn(|task| {
+        let polled = call.as_mut().poll(task);
+        if polled.is_pending() && condition() {
+            scope.cancel();
+        }
+        polled
+    });
+    within(answer).await
 }
 
 /// Small numbers without a pattern, the same for the same seed: an xorshift.
