@@ -27,7 +27,7 @@ use crate::connection::{Connection, Status};
 use crate::pool::Pool;
 
 /// How long the first cancel has for its effect, before the next is sent. It doubles with each.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const FIRST_PAUSE: Duration = Duration::from_millis(4);
 /// How long a `COPY` has to fail by itself.
 const COPY_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
