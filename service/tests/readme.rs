@@ -2,7 +2,8 @@
 //!
 //! A command is a line that begins with `$ ` in a block fenced as `console`. A line `#=> …` right below it is part of
 //! what it must print. The addresses are replaced by those of a service on free ports, and the commands that start the
-//! service or the tests are what this test stands in for.
+//! service or the tests are what this test stands in for. A variable that a line sets, `NAME=$(…)`, is there for those
+//! that follow, as in the terminal into which somebody pastes them.
 
 #[allow(
     dead_code,
@@ -11,6 +12,7 @@
 #[path = "service/support/mod.rs"]
 mod support;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -64,13 +66,31 @@ fn a_command_that_does_not_show_what_it_says_is_noticed() {
         command: command.into(),
         shows: Some(shows.into()),
     };
-    assert_eq!(attempt(&step("echo found", "found")), Ok(()));
-    assert!(attempt(&step("echo lost", "found")).is_err());
-    assert!(
-        attempt(&step("echo found; exit 28", "found")).is_err(),
-        "nobody left"
+    let attempt = |command, shows| attempt(&step(command, shows), &BTreeMap::new());
+    assert!(attempt("echo found", "found").is_ok());
+    assert!(attempt("echo lost", "found").is_err());
+    assert!(attempt("echo found; exit 28", "found").is_err(), "nobody left");
+    assert!(attempt("true -m 1; echo found; exit 7", "found").is_err());
+}
+
+#[test]
+fn what_a_line_sets_is_there_for_the_next() {
+    let step = |command: &str, shows: Option<&str>| Step {
+        command: command.into(),
+        shows: shows.map(Into::into),
+    };
+    let mut set = BTreeMap::new();
+    for command in ["A=$(echo 'one two')", "B=$(echo $A three)", "C=1; echo $C"] {
+        run(&step(command, None), &mut set);
+    }
+    let expected = [("A", "one two"), ("B", "one two three")];
+    assert_eq!(
+        set,
+        BTreeMap::from(expected.map(|(name, value)| (name.into(), value.into())))
     );
-    assert!(attempt(&step("true -m 1; echo found; exit 7", "found")).is_err());
+    run(&step("echo \"$B four\"", Some("one two three four")), &mut set);
+    let fails = attempt(&step("D=$(false)", None), &set);
+    assert!(fails.is_err(), "a command that fails sets nothing");
 }
 
 fn run_commands_of(name: &str, least: usize) {
@@ -92,31 +112,48 @@ fn run_commands_of(name: &str, least: usize) {
     }
 
     let service = Instance::start(env!("CARGO_BIN_EXE_bequest"), &[]);
+    let mut set = BTreeMap::new();
     for mut step in steps {
         step.command = step
             .command
             .replace("127.0.0.1:8080", &service.public.to_string())
             .replace("127.0.0.1:7070", &service.admin.to_string());
-        run(&step);
+        run(&step, &mut set);
     }
 }
 
-/// Runs a command. What only looks may look again: a reader is slower than this test.
-fn run(step: &Step) {
+/// Runs a command with what was set before it. What only looks may look again: a reader is slower than this test.
+fn run(step: &Step, set: &mut BTreeMap<String, String>) {
     let only_looks = !step.command.contains(" -X ") && !step.command.contains(" -m ");
     let begun = Instant::now();
     loop {
-        match attempt(step) {
-            Ok(()) => return,
+        match attempt(step, set) {
+            Ok(printed) => {
+                if let Some(name) = sets(&step.command) {
+                    assert!(!printed.is_empty(), "$ {}\nsets nothing", step.command);
+                    set.insert(name.into(), printed);
+                }
+                return;
+            }
             Err(error) if !only_looks || begun.elapsed() > GUARD => panic!("$ {}\n{error}", step.command),
             Err(_) => {}
         }
     }
 }
 
-fn attempt(step: &Step) -> Result<(), String> {
+/// The variable that a command sets, if that is all it does.
+fn sets(command: &str) -> Option<&str> {
+    let (name, value) = command.split_once("=$(")?;
+    let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase());
+    (is_name && value.ends_with(')')).then_some(name)
+}
+
+/// What the command prints; of one that sets a variable, what that is then.
+fn attempt(step: &Step, set: &BTreeMap<String, String>) -> Result<String, String> {
+    let tell = sets(&step.command).map_or_else(String::new, |name| format!(" && printf %s \"${name}\""));
     let mut child = Command::new("bash")
-        .args(["-c", &step.command])
+        .args(["-c", &format!("{}{tell}", step.command)])
+        .envs(set)
         .current_dir(root())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -132,7 +169,7 @@ fn attempt(step: &Step) -> Result<(), String> {
     match &step.shows {
         _ if !went_well => Err(format!("{status}: {said}")),
         Some(shows) if !printed.contains(shows) => Err(format!("{shows:?} is not in\n{printed}")),
-        _ => Ok(()),
+        _ => Ok(printed),
     }
 }
 
