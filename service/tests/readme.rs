@@ -44,7 +44,21 @@ fn every_command_of_the_readme_does_what_it_says() {
 
 #[test]
 fn every_command_of_the_korean_readme_does_what_it_says() {
-    run_commands_of("README.ko.md", 1);
+    run_commands_of("README.ko.md", 5);
+}
+
+/// What is shown in one is shown in the other; only what is searched for is in each one's language.
+#[test]
+fn both_readmes_show_the_same_commands() {
+    let shown = |name: &str| {
+        let text = std::fs::read_to_string(root().join(name)).expect("it is there");
+        let steps = steps(&text).into_iter().map(|step| {
+            let command = step.command.split(" # ").next().unwrap_or_default().trim_end();
+            (command.replace("취소", "golang"), step.shows)
+        });
+        steps.collect::<Vec<_>>()
+    };
+    assert_eq!(shown("README.md"), shown("README.ko.md"));
 }
 
 #[test]

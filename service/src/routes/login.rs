@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::sessions;
 use crate::answer::{self, Code, Refusal, escaped};
 use crate::app::App;
-use crate::log::here;
+use crate::log::{Place, here};
 use crate::session::middleware;
 use crate::session::next;
 use crate::token::client::FetchError;
@@ -64,8 +64,8 @@ pub(super) async fn sign_in(
     let query = form_urlencoded::Serializer::new(String::new())
         .append_pair("user", &field("user"))
         .finish();
-    let token = token_for(&ctx, &app, query.into()).await?;
-    let (id, _) = sessions::sign_in(&ctx, &app, &token).await?;
+    let token = token_for(here!(), &ctx, &app, query.into()).await?;
+    let (id, _) = sessions::sign_in(here!(), &ctx, &app, &token).await?;
     let next = field("next");
     let next = next::local(&next).unwrap_or(next::HOME);
     let place = HeaderValue::from_str(next).unwrap_or(HeaderValue::from_static(next::HOME));
@@ -85,25 +85,23 @@ pub(super) async fn token(
         Some(query) if form.is_empty() => query.to_string().into(),
         _ => form,
     };
-    let token = token_for(&ctx, &app, form).await?;
+    let token = token_for(here!(), &ctx, &app, form).await?;
     Ok(answer::text(format!("{token}\n")))
 }
 
-async fn token_for(ctx: &bequest::Context, app: &App, form: Bytes) -> Result<String, Refusal> {
-    let demo = app.identity.demo.as_ref().ok_or_else(|| {
-        Refusal::new(
-            here!(),
-            Code::NotFound,
-            "tokens come from the authentication server",
-        )
-    })?;
+/// A token of the embedded server, for the handler at `place`.
+async fn token_for(place: Place, ctx: &bequest::Context, app: &App, form: Bytes) -> Result<String, Refusal> {
+    let Some(demo) = &app.identity.demo else {
+        let why = "tokens come from the authentication server";
+        return Err(Refusal::new(place, Code::NotFound, why));
+    };
     demo.token(ctx, form).await.map_err(|error| match error {
-        FetchError::Ended(end) => Refusal::ended(here!(), ctx, &end),
+        FetchError::Ended(end) => Refusal::ended(place, ctx, &end),
         FetchError::Status(StatusCode::BAD_REQUEST) => Refusal::new(
-            here!(),
+            place,
             Code::BadUser,
             "user= is 1 to 64 letters, digits or one of .-_@; gender= and age= are optional",
         ),
-        other => Refusal::new(here!(), Code::Issuer, other.to_string()),
+        other => Refusal::new(place, Code::Issuer, other.to_string()),
     })
 }

@@ -23,7 +23,7 @@ use crate::answer::{self, Code, Refusal, go};
 use crate::app::App;
 use crate::domain::budget;
 use crate::domain::duration::GoDuration;
-use crate::log::here;
+use crate::log::{Place, here};
 use crate::store::Ledger;
 
 #[derive(Debug, Deserialize)]
@@ -75,7 +75,7 @@ pub(super) async fn report(
     budget::at_least(&scope, WORTH_STARTING).map_err(|little| Refusal::too_little_time(here!(), little))?;
     let (ledger, remembered) = both(&scope, &app, span)
         .await
-        .map_err(|failure| refusal(&ctx, failure))?;
+        .map_err(|failure| refusal(here!(), &ctx, failure))?;
     let summary = format!("{} entries, balance {}", ledger.entries, ledger.balance);
     let kept = app.cache.put(&scope, LAST, &summary).await;
     kept.map_err(|end| Refusal::ended(here!(), &ctx, &end))?;
@@ -137,9 +137,9 @@ async fn both(scope: &Context, app: &Arc<App>, span: Duration) -> Result<(Ledger
     Ok((ledger, remembered))
 }
 
-fn refusal(request: &Context, failure: Failure) -> Refusal {
+fn refusal(place: Place, request: &Context, failure: Failure) -> Refusal {
     match failure {
-        Failure::Ended(end) => Refusal::ended(here!(), request, &end),
-        Failure::Store(error) => Refusal::new(here!(), Code::Internal, error),
+        Failure::Ended(end) => Refusal::ended(place, request, &end),
+        Failure::Store(error) => Refusal::new(place, Code::Internal, error),
     }
 }

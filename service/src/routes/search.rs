@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::domain::budget;
 use crate::domain::duration::GoDuration;
 use crate::domain::userip;
-use crate::log::here;
+use crate::log::{Place, here};
 use crate::search::Found;
 use crate::search::client::{Findings, SearchError};
 
@@ -61,7 +61,7 @@ pub(super) async fn search(
         .search
         .search(&scope, &query)
         .await
-        .map_err(|error| refusal(&ctx, &scope, error))?;
+        .map_err(|error| refusal(here!(), &ctx, &scope, error))?;
     let results = Results {
         query: &query,
         findings: &findings,
@@ -116,13 +116,13 @@ fn go_exact(span: Duration) -> String {
     GoDuration::from_std(span).to_string()
 }
 
-fn refusal(request: &Context, scope: &CancelScope, error: SearchError) -> Refusal {
+fn refusal(place: Place, request: &Context, scope: &CancelScope, error: SearchError) -> Refusal {
     match error {
-        SearchError::Ended(end) => Refusal::ended(here!(), request, &end).with("mine", end.is_from(scope)),
+        SearchError::Ended(end) => Refusal::ended(place, request, &end).with("mine", end.is_from(scope)),
         // The scope's end may reach the client as a broken exchange; the reason is the scope's.
         other => match scope.err() {
-            Some(end) => Refusal::ended(here!(), request, &end).with("mine", end.is_from(scope)),
-            None => Refusal::new(here!(), Code::SearchBackEnd, other.to_string()),
+            Some(end) => Refusal::ended(place, request, &end).with("mine", end.is_from(scope)),
+            None => Refusal::new(place, Code::SearchBackEnd, other.to_string()),
         },
     }
 }

@@ -14,7 +14,7 @@ use super::me;
 use crate::answer::{self, Code, HandlerStatus, Refusal, go, respond};
 use crate::app::App;
 use crate::domain::session::{self, Session};
-use crate::log::here;
+use crate::log::{Place, here};
 use crate::session::id::SessionId;
 use crate::session::middleware::{self, SESSION_HEADER, extract::SignedIn};
 use crate::session::sessions::{CONFIRMED_FOR, Farewell};
@@ -57,8 +57,8 @@ async fn begun(
     if by_cookie && middleware::is_cross_site(&method, &uri, &headers) {
         return Err(middleware::cross_site(here!()));
     }
-    let token = bearer(&headers).map_err(unauthorized)?;
-    let (id, session) = sign_in(&ctx, &app, token).await?;
+    let token = bearer(&headers).map_err(|why| unauthorized(here!(), why))?;
+    let (id, session) = sign_in(here!(), &ctx, &app, token).await?;
     let mut body = me::tell(&session);
     if !by_cookie {
         body["id"] = id.expose().into();
@@ -180,8 +180,9 @@ pub(super) async fn end_all_of(
         .map_err(|error| middleware::refusal(here!(), &ctx, &error))
 }
 
-/// Checks a token and begins a session for its user.
+/// Checks a token and begins a session for its user, for the handler at `place`.
 pub(super) async fn sign_in(
+    place: Place,
     ctx: &Context,
     app: &App,
     token: &str,
@@ -191,10 +192,10 @@ pub(super) async fn sign_in(
         .tokens
         .verify(ctx, token)
         .await
-        .map_err(|error| token_refusal(ctx, &error))?;
+        .map_err(|error| token_refusal(place.clone(), ctx, &error))?;
     let old = session::from_context(ctx).map(|session| session.id);
     let begun = app.identity.sessions.begin(ctx, user, old).await;
-    begun.map_err(|error| middleware::refusal(here!(), ctx, &error))
+    begun.map_err(|error| middleware::refusal(place, ctx, &error))
 }
 
 /// Gives `id` to the browser.
@@ -219,18 +220,18 @@ fn bearer(headers: &HeaderMap) -> Result<&str, &'static str> {
     token.ok_or("Authorization is not Bearer TOKEN")
 }
 
-fn token_refusal(ctx: &Context, error: &TokenError) -> Refusal {
+fn token_refusal(place: Place, ctx: &Context, error: &TokenError) -> Refusal {
     if let Some(end) = error.canceled() {
-        return Refusal::ended(here!(), ctx, end).with("step", error.to_string());
+        return Refusal::ended(place, ctx, end).with("step", error.to_string());
     }
     if error.is_refused() {
-        return unauthorized(&error.to_string());
+        return unauthorized(place, &error.to_string());
     }
-    Refusal::new(here!(), Code::IssuerUnavailable, error.to_string())
+    Refusal::new(place, Code::IssuerUnavailable, error.to_string())
 }
 
-fn unauthorized(message: &str) -> Refusal {
-    Refusal::new(here!(), Code::InvalidToken, message)
+fn unauthorized(place: Place, message: &str) -> Refusal {
+    Refusal::new(place, Code::InvalidToken, message)
 }
 
 fn goodbye(farewell: Farewell, own: bool) -> Response {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::answer::{self, Code, Refusal, go};
 use crate::app::App;
 use crate::domain::fetch::{self, Outcome, PIECE, State as Fetch};
-use crate::log::here;
+use crate::log::{Place, here};
 use crate::store;
 
 #[derive(Debug, Deserialize)]
@@ -58,7 +58,7 @@ pub(super) async fn fetch(
         .await
     {
         Ok(()) => record.set(pieces, Fetch::Written),
-        Err(error) => return Err(refused(&ctx, &record, &error)),
+        Err(error) => return Err(refused(here!(), &ctx, &record, &error)),
     }
     Ok(answer::text(format!("{text}\n")))
 }
@@ -73,7 +73,10 @@ pub(super) async fn last(Ctx(ctx): Ctx, State(app): State<Arc<App>>) -> Result<R
         ));
     };
     let stored = app.store.answer(&ctx, outcome.key.clone()).await;
-    let stored = stored.map_err(|error| Refusal::new(here!(), Code::Internal, error.to_string()))?;
+    let stored = stored.map_err(|error| match error.canceled() {
+        Some(end) => Refusal::ended(here!(), &ctx, end),
+        None => Refusal::new(here!(), Code::Internal, error.to_string()),
+    })?;
     Ok(answer::json_response(
         StatusCode::OK,
         &tell(&outcome, stored.is_some()),
@@ -132,12 +135,12 @@ async fn build(ctx: &Context, record: Record) -> Result<(Record, Result<String, 
         .map_err(|error| Refusal::new(here!(), Code::Internal, format!("the fetch: {error}")))
 }
 
-fn refused(ctx: &Context, record: &Record, error: &store::Error) -> Refusal {
+fn refused(place: Place, ctx: &Context, record: &Record, error: &store::Error) -> Refusal {
     match error.canceled() {
         // It may have been written: then "stopped" would be a promise too much.
         Some(end) if error.is_in_doubt() => {
             record.set(record.of, Fetch::Failed(error.to_string()));
-            Refusal::ended(here!(), ctx, end)
+            Refusal::ended(place, ctx, end)
         }
         Some(end) => {
             record.set(
@@ -147,11 +150,11 @@ fn refused(ctx: &Context, record: &Record, error: &store::Error) -> Refusal {
                     end: end.clone(),
                 },
             );
-            Refusal::ended(here!(), ctx, end)
+            Refusal::ended(place, ctx, end)
         }
         None => {
             record.set(record.of, Fetch::Failed(error.to_string()));
-            Refusal::new(here!(), Code::Internal, "the store refused the answer")
+            Refusal::new(place, Code::Internal, "the store refused the answer")
         }
     }
 }

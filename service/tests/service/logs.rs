@@ -101,6 +101,42 @@ fn an_error_line_has_the_keys_of_its_source() {
     );
 }
 
+/// The function is the handler's, or the one that decided in its place: a name that people can look for.
+#[test]
+fn an_error_line_names_the_function_that_answered() {
+    let service = service(&["--issuer", "http://127.0.0.1:9"]);
+    let header = ("authorization", "Bearer a.b.c");
+    for (method, target, headers, function) in [
+        (
+            "GET",
+            "/search?q=x&timeout=1us",
+            &[][..],
+            "routes::search::search",
+        ),
+        ("GET", "/report?timeout=1us", &[], "routes::report::report"),
+        ("GET", "/store", &[], "routes::store::fetch"),
+        ("GET", "/me", &[], "session::middleware::extract::no_session"),
+        ("POST", "/sessions", &[header], "routes::sessions::begun"),
+        ("POST", "/token", &[], "routes::login::token"),
+        ("DELETE", "/jobs/7", &[], "routes::jobs::cancel"),
+        ("GET", "/nowhere", &[], "routes::not_found"),
+        ("PUT", "/jobs", &[], "routes::method_not_allowed"),
+    ] {
+        let before = service.logged().lines().count();
+        ask(service.public, method, target, headers);
+        let line = until("its line", || {
+            let logged = service.logged();
+            let mut new = logged.lines().skip(before).map(parsed);
+            new.find(|line| line["FuncName"].is_string())
+        });
+        assert_eq!(
+            line["FuncName"],
+            format!("bequest::{function}"),
+            "{method} {target}"
+        );
+    }
+}
+
 #[test]
 fn which_answers_are_logged_is_a_setting() {
     let cases: [(&str, &[u64]); 3] = [("non200", &[202, 404, 404]), ("4xx", &[404, 404]), ("5xx", &[])];

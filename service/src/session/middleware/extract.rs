@@ -10,7 +10,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 
 use crate::answer::{self, Code, Refusal};
 use crate::domain::session::{self, Session};
-use crate::log::here;
+use crate::log::{Place, here};
 use crate::session::next;
 use crate::session::settings::NoSessionStatus;
 
@@ -25,7 +25,7 @@ pub(crate) struct SignedIn(pub(crate) Arc<Session>);
 pub(crate) enum NoSession {
     /// To the login page.
     Login(HeaderValue),
-    Refused(NoSessionStatus),
+    Refused(Place, NoSessionStatus),
 }
 
 /// What a 401 has to say (RFC 9110, 15.5.2). There is no registered scheme for a header or a cookie of one's own.
@@ -43,7 +43,7 @@ impl<S: Sync> FromRequestParts<S> for SignedIn {
 fn no_session(parts: &Parts) -> NoSession {
     let looks = parts.method == Method::GET || parts.method == Method::HEAD;
     let status = parts.extensions.get().copied();
-    let refused = NoSession::Refused(status.unwrap_or(NoSessionStatus::Forbidden));
+    let refused = NoSession::Refused(here!(), status.unwrap_or(NoSessionStatus::Forbidden));
     if !(looks && answer::wants_page(&parts.headers)) {
         return refused;
     }
@@ -65,9 +65,9 @@ impl IntoResponse for NoSession {
                 ];
                 (StatusCode::SEE_OTHER, headers).into_response()
             }
-            NoSession::Refused(status) => {
+            NoSession::Refused(place, status) => {
                 let why = "this needs a session: POST /sessions makes one";
-                let refusal = Refusal::new(here!(), Code::NoSession, why);
+                let refusal = Refusal::new(place, Code::NoSession, why);
                 match status {
                     NoSessionStatus::Forbidden => refusal.into_response(),
                     NoSessionStatus::Unauthorized => {
