@@ -42,7 +42,7 @@ pub enum Reason {
     Limit(&'static str),
     /// The process or the server is shutting down.
     Shutdown,
-    /// Another member of the same [`Group`](crate::Group) failed.
+    /// Another member of the same `Group` (feature `tokio`) failed.
     Sibling,
     /// The process received a signal.
     Signal(Signal),

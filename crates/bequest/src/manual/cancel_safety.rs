@@ -31,10 +31,11 @@
 //! | [`sleep`](crate::Context::sleep) | withdraws the wait; a new call begins anew, so a loop around it may wait longer | yes |
 //! | [`run`](crate::Context::run), [`run_owned`](crate::Context::run_owned) | drops the work | as safe as the work |
 //! | [`timeout`](crate::Context::timeout) | drops the work | as safe as the work |
+//! | `spawn_blocking` | tells the work, which runs on until it looks | no: its result is lost |
 //! | `Group::wait` | ends the group's context and aborts its tasks | no: results are lost |
 //! | [`wait`](crate::Context::wait), [`wait_timeout`](crate::Context::wait_timeout) | they block; there is nothing to drop | |
 //!
-//! All but `wait` of a group and the work itself stay ready once they are: polling `done` again answers the same end.
+//! All but the work itself, in whatever form, stay ready once they are: polling `done` again answers the same end.
 //!
 //! # Losing something, and not
 //!

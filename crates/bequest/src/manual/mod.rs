@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`coming_from_go`] | if `ctx context.Context` is in your fingers |
 //! | [`coming_from_cancellation_token`] | if your code has `CancellationToken`s, and is to be moved file by file |
+//! | [`cancellation`] | to know who may end what, and how work hears of it |
 //! | [`cancel_safety`] | before the first `select!`; it defines the term that all pages use |
 //! | [`decisions`] | to know why sessions, logs, jobs and stores are done as they are, and what it cost others |
 //! | [`deadlines`] | when time limits nest, are tested, or are to be shared out |
@@ -24,6 +25,7 @@
 //!    [`is_from`](crate::Canceled::is_from) tells them apart.
 
 pub mod cancel_safety;
+pub mod cancellation;
 pub mod coming_from_cancellation_token;
 pub mod coming_from_go;
 pub mod deadlines;
