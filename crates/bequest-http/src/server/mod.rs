@@ -46,6 +46,7 @@ mod inbound;
 mod introduced;
 mod layer;
 mod limits;
+mod listen;
 mod observe;
 mod outpost;
 mod pace;

@@ -8,43 +8,26 @@
 //!    these does; the requests have their own. The limit on stalled writes runs whenever a write waits.
 
 use std::fmt;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bequest::{CancelScope, Context, Reason};
-use bytes::BytesMut;
 use http::{Method, StatusCode, Version};
-use hyper::server::conn::{http1, http2};
-use hyper_util::rt::TokioIo;
 use tokio::sync::Notify;
 
-use super::activity::{Activity, Stamp, Waiting};
-use super::attend::Attendant;
-use super::bell::beside;
+use super::activity::{Activity, Stamp};
 use super::disconnect::Disconnect;
-use super::drive::{Over, drive};
 use super::exchange::Exchange;
 use super::observe::ConnInfo;
 use super::outpost::Outpost;
 use super::peer::{HalfClose, PeerState, Presence};
-use super::service::{App, ConnectionService};
 use super::shared::Shared;
-use super::silence;
 use super::socket::Lookout;
 use super::statistics::{Gauge, Raised};
-use super::streams::Streams;
-use super::transport::Transport;
-use super::upgrade::{self, Upgrade};
-use super::wire::{self, Protocol, Wire};
+use super::upgrade::Upgrade;
 
-/// A client that was accepted is not closed for its silence before this long when the drain begins: its request may be on
-/// its way.
-const FRESH: Duration = Duration::from_secs(1);
-
-/// The most that HTTP/1 buffers of what a client sent, and so the largest header.
-const HTTP1_BUFFER: usize = 64 * 1024;
+mod life;
 
 /// One connection, as its requests share it.
 pub(super) struct Connection {
@@ -101,9 +84,6 @@ pub(super) struct Place {
     _of_kind: Raised,
 }
 
-/// Reports the close on every way out.
-struct Closing(Arc<Connection>);
-
 impl Connection {
     /// Makes the connection's context, below the server's.
     pub(super) fn open(server: Arc<Shared>, info: ConnInfo, driven: Driven) -> Connection {
@@ -133,15 +113,6 @@ impl Connection {
             outpost: Outpost::default(),
             server,
         }
-    }
-
-    /// Serves the connection to its end.
-    pub(super) async fn run<S: App>(self: Arc<Connection>, transport: Transport, service: S) {
-        let _closing = Closing(self.clone());
-        self.server
-            .observe(|observer| observer.connection_opened(&self.info));
-        // An end by the last step of the shutdown needs no word here: the contexts were told before.
-        beside(self.serve(transport, service), self.server.dropping.done()).await;
     }
 
     pub(super) fn server(&self) -> &Shared {
@@ -354,149 +325,6 @@ impl Connection {
         })
     }
 
-    async fn serve<S: App>(self: &Arc<Connection>, mut transport: Transport, service: S) {
-        let mut store = BytesMut::new();
-        let protocol = match self.greet(&mut transport, &mut store).await {
-            Ok(protocol) => protocol,
-            Err(reason) => return self.scope.cancel_for(reason),
-        };
-        let outlook = transport.socket().lookout();
-        let lookout = self.server.watch.then(|| outlook.clone());
-        let wire = Wire::new(transport, store, protocol, self.clone());
-        let attendant = Attendant::new(self.clone(), wire.tap(), lookout.clone());
-        let service = ConnectionService::new(self.clone(), service);
-        match protocol {
-            Protocol::Http1 => {
-                if let Some(lookout) = lookout {
-                    self.lookout.set(lookout).expect("set here only");
-                }
-                let mut builder = http1::Builder::new();
-                // The end of what a client sends is this server's to judge, not the engine's.
-                builder.half_close(true);
-                builder.header_read_timeout(None).max_buf_size(HTTP1_BUFFER);
-                let http = builder.serve_connection(TokioIo::new(wire), service);
-                let mut http = pin!(http.with_upgrades());
-                let over = drive(self, http.as_mut(), attendant).await;
-                // From here on hyper's future is still there (invariant 1).
-                if let (Over::Finished(Ok(())), Some(scope)) = (&over, self.take_upgrade()) {
-                    upgrade::outlive(self, scope, &outlook).await;
-                }
-                self.end(over);
-            }
-            Protocol::Http2 => {
-                self.is_http2.store(true, Relaxed);
-                let mut builder = http2::Builder::new(Streams::new(self.clone()));
-                builder.timer(silence::Timer(self.server.clock.clone()));
-                builder.keep_alive_interval(silence::ping_interval(&self.server.limits));
-                // The answer is for `silence` to judge.
-                builder.keep_alive_timeout(silence::LONGEST);
-                let mut http = pin!(builder.serve_connection(TokioIo::new(wire), service));
-                let over = drive(self, http.as_mut(), attendant).await;
-                self.end(over);
-            }
-        }
-    }
-
-    /// The owner of the upgrade's context, if the protocol has been changed.
-    fn take_upgrade(&self) -> Option<CancelScope> {
-        let scope = self.upgrade().take();
-        scope.filter(|_| self.switches())
-    }
-
-    /// Waits for the first bytes and finds out the protocol, within the limits. What is idle here ends with the drain.
-    async fn greet(&self, transport: &mut Transport, store: &mut BytesMut) -> Result<Protocol, Reason> {
-        let limits = &self.server.limits;
-        let accepted = self.server.stopwatch.now();
-        let first = wire::first_bytes(transport, store);
-        match self
-            .hear(accepted, limits.first_byte, "first byte", first)
-            .await?
-        {
-            Ok(true) => {}
-            Ok(false) => return Err(self.gone(PeerState::Closed)),
-            Err(error) => return Err(self.gone(PeerState::of_error(&error))),
-        }
-        self.saw_bytes(true);
-        let protocol = wire::protocol(transport, store);
-        let protocol = self.hear(accepted, limits.header, "header", protocol).await?;
-        protocol.map_err(|error| self.gone(PeerState::of_error(&error)))
-    }
-
-    /// Waits for what a client sends first, within a limit of this name. Once the drain has begun, it is waited for as long
-    /// as the client may not have had the time to send it: it was accepted, so it is to be answered.
-    async fn hear<T>(
-        &self,
-        accepted: Duration,
-        limit: Duration,
-        name: &'static str,
-        work: impl Future<Output = T>,
-    ) -> Result<T, Reason> {
-        let draining = &self.server.draining;
-        let mut work = pin!(work);
-        match draining.timeout(limit, work.as_mut()).await {
-            Ok(heard) => Ok(heard),
-            Err(_) if draining.is_done() => {
-                let age = self.server.stopwatch.now().saturating_sub(accepted);
-                let rest = FRESH.min(limit).saturating_sub(age);
-                let heard = self.server.clock.timeout(rest, work).await;
-                heard.map_err(|_| Reason::Shutdown)
-            }
-            Err(_) => Err(Reason::Limit(name)),
-        }
-    }
-
-    fn gone(&self, state: PeerState) -> Reason {
-        self.saw(state);
-        state.reason().unwrap_or(Reason::ClientGone)
-    }
-
-    /// Ends the context with the reason that fits.
-    fn end(&self, over: Over) {
-        match over {
-            _ if self.peer.state() > PeerState::Open => self.scope.cancel_for(self.departure(false)),
-            Over::Departed => self.scope.cancel_for(self.departure(false)),
-            Over::Finished(_) | Over::Limit("idle") if self.server.draining.is_done() => {
-                self.scope.cancel_for(Reason::Shutdown)
-            }
-            Over::Limit(limit) => self.scope.cancel_for(Reason::Limit(limit)),
-            Over::Finished(Ok(())) => self.scope.cancel_for(Reason::ResponseEnded),
-            Over::Finished(Err(error)) => self.scope.cancel_with(error),
-        }
-    }
-
-    /// Waits until nothing can be answered any more.
-    pub(super) async fn departure_seen(&self) {
-        let silent = async {
-            match self.is_http2.load(Relaxed) {
-                true => silence::silence(self).await,
-                false => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = self.departed.notified() => {}
-            () = silent => self.saw(PeerState::Unreachable),
-        }
-    }
-
-    /// The limit of invariant 2 that passes next, and what is left of it.
-    pub(super) fn nearest_limit(&self, idle: Duration) -> Option<(Duration, &'static str)> {
-        let limits = &self.server.limits;
-        let now = self.server.stopwatch.now();
-        let rest_of = |limit: Duration, since: Duration| limit.saturating_sub(now.saturating_sub(since));
-        let waiting = match self.activity.waiting() {
-            Waiting::Header(since) => Some((rest_of(limits.header, since), "header")),
-            Waiting::Idle(since) => Some((rest_of(idle, since), "idle")),
-            Waiting::Not => None,
-        };
-        let stalled = self.activity.stalled_since.get();
-        let stalled = stalled.map(|since| (rest_of(limits.write_stall, since), "write stall"));
-        waiting.into_iter().chain(stalled).min()
-    }
-
-    pub(super) fn restart_idle(&self) {
-        self.activity.restart_idle(self.server.stopwatch.now());
-    }
-
     fn upgrade(&self) -> MutexGuard<'_, Option<CancelScope>> {
         self.upgrade.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -511,17 +339,5 @@ impl fmt::Debug for Connection {
         f.debug_struct("Connection")
             .field("info", &self.info)
             .finish_non_exhaustive()
-    }
-}
-
-impl Drop for Closing {
-    fn drop(&mut self) {
-        let conn = &self.0;
-        // Only if nobody said why before: the task itself panicked or was given up.
-        conn.scope.cancel_for(conn.departure(false));
-        if let Some(end) = conn.scope.err() {
-            conn.server
-                .observe(|observer| observer.connection_closed(&conn.info, &end));
-        }
     }
 }
