@@ -5,7 +5,7 @@ use axum::http::{StatusCode, request::Parts};
 use axum::response::{IntoResponse, Response};
 use bequest::Context;
 
-use crate::server::Peer;
+use crate::server::{ConnInfo, Peer};
 
 /// The context of the request, as an argument of a handler.
 ///
@@ -50,6 +50,16 @@ impl<S: Sync> FromRequestParts<S> for Peer {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Peer, MissingContext> {
         parts.extensions.get::<Peer>().cloned().ok_or(MissingContext)
+    }
+}
+
+/// The connection on which the request came, as an argument of a handler.
+impl<S: Sync> FromRequestParts<S> for ConnInfo {
+    type Rejection = MissingContext;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<ConnInfo, MissingContext> {
+        let peer = parts.extensions.get::<Peer>();
+        peer.map(|peer| peer.conn().clone()).ok_or(MissingContext)
     }
 }
 

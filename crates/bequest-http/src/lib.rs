@@ -60,7 +60,7 @@
 //! - `grpc::ServerLayer` and `grpc::ClientLayer` (feature `grpc`): the same for gRPC, around tonic's services and channels;
 //!   `grpc::Ended` tells a peer's end from our own.
 //! - `axum::Ctx` (feature `axum`): the context as an extractor. Without it: `request.extensions().get::<Context>()`,
-//!   and [`ConnInfo`](server::ConnInfo) and [`Peer`](server::Peer) beside it.
+//!   and [`Peer`](server::Peer) beside it, which has the connection as [`ConnInfo`](server::ConnInfo).
 //!
 //! # What is noticed, and what is not
 //!

@@ -102,6 +102,25 @@ impl<T> Key<T> {
         self.name
     }
 
+    /// The longest text, in bytes, that is taken for a value from another process: the limit of its
+    /// [`Codec`](Codec::limit). `None`: values do not cross.
+    ///
+    /// ```
+    /// use bequest::{Codec, Key};
+    ///
+    /// static LOCAL: Key<u32> = Key::new("local");
+    /// static TENANT: Key<String> = Key::new("tenant").crossing(Codec {
+    ///     encode: String::clone,
+    ///     decode: |text| Some(text.to_owned()),
+    ///     limit: 10,
+    /// });
+    /// assert_eq!((LOCAL.crossing_limit(), TENANT.crossing_limit()), (None, Some(10)));
+    /// ```
+    pub fn crossing_limit(&self) -> Option<usize> {
+        let codec = self.codec.as_ref().filter(|_| !self.sensitive);
+        codec.map(|codec| codec.limit)
+    }
+
     pub(crate) fn decode(&self, text: &str) -> Option<T> {
         let codec = self
             .codec

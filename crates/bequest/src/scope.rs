@@ -113,6 +113,25 @@ impl CancelScope {
         blame(self.node(), reason, None);
     }
 
+    /// Whether nobody but the owner can see that this scope ends: it has not ended, and there is no other handle on it, no
+    /// child, waiter or callback.
+    ///
+    /// For an owner who ends scopes by the million with a reason of its own: where this is `true` the reason has no reader,
+    /// and dropping the scope is all that is left to do.
+    ///
+    /// ```
+    /// # use bequest::Context;
+    /// let scope = Context::background().with_cancel();
+    /// assert!(scope.is_unobserved());
+    /// let handle = scope.context();
+    /// assert!(!scope.is_unobserved());
+    /// drop(handle);
+    /// assert!(scope.is_unobserved());
+    /// ```
+    pub fn is_unobserved(&self) -> bool {
+        self.node().is_unobserved()
+    }
+
     /// Gives the scope a name, which its errors, `Debug` and the list of live contexts show.
     pub fn named(self, name: &'static str) -> CancelScope {
         self.node().set_name(name);

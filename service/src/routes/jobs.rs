@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use bequest::Context;
 use bequest_http::axum::Ctx;
@@ -34,7 +34,7 @@ const LONGEST_REASON: usize = 200;
 pub(super) async fn start(
     Ctx(ctx): Ctx,
     State(app): State<Arc<App>>,
-    Extension(conn): Extension<ConnInfo>,
+    conn: ConnInfo,
 ) -> Result<Response, Refusal> {
     let user = userip::from_request(&conn.peer_addr().to_string());
     let user = user.map_err(|error| Refusal::new(here!(), Code::BadAddress, error.to_string()))?;
@@ -77,7 +77,7 @@ pub(super) async fn show(
 pub(super) async fn cancel(
     Ctx(ctx): Ctx,
     State(app): State<Arc<App>>,
-    Extension(conn): Extension<ConnInfo>,
+    conn: ConnInfo,
     Path(id): Path<i64>,
     Query(cancel): Query<Cancel>,
 ) -> Result<Response, Refusal> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use bequest::{CancelScope, Context};
 use bequest_http::axum::Ctx;
@@ -37,7 +37,7 @@ const WORTH_STARTING: Duration = Duration::from_millis(5);
 pub(super) async fn search(
     Ctx(ctx): Ctx,
     State(app): State<Arc<App>>,
-    Extension(conn): Extension<ConnInfo>,
+    conn: ConnInfo,
     headers: HeaderMap,
     Query(question): Query<Question>,
 ) -> Result<Response, Refusal> {

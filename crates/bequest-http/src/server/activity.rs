@@ -53,6 +53,11 @@ impl Activity {
         activity
     }
 
+    /// When a request ended last.
+    pub(super) fn idle_since(&self) -> Option<Duration> {
+        self.idle_since.get()
+    }
+
     pub(super) fn is_busy(&self) -> bool {
         self.in_flight.load(Relaxed) > 0
     }

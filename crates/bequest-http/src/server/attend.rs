@@ -74,6 +74,7 @@ impl Attendant {
             self.conn.begin_poll();
             self.tap.begin_poll();
             let polled = http.as_mut().poll(cx);
+            self.tap.send_gathered(cx);
             if polled.is_pending() {
                 self.look(cx);
             }

@@ -348,11 +348,10 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let reason = match self.complete {
-            true => Reason::ResponseEnded,
-            false => self.exchange.departure(),
-        };
-        self.exchange.finish(reason);
+        match self.complete {
+            true => self.exchange.finish_answered(),
+            false => self.exchange.finish(self.exchange.departure()),
+        }
     }
 }
 

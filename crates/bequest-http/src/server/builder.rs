@@ -56,6 +56,7 @@ pub struct Builder {
     #[cfg(feature = "tls")]
     tls: Option<super::tls::Tls>,
     observer: Arc<dyn Observer>,
+    is_observed: bool,
     tally: Arc<Tally>,
 }
 
@@ -80,6 +81,7 @@ impl Builder {
             #[cfg(feature = "tls")]
             tls: None,
             observer: Arc::new(()),
+            is_observed: false,
             tally: Arc::default(),
         }
     }
@@ -213,6 +215,7 @@ impl Builder {
     /// Sets who is told of what the server sees; `()` otherwise, which hears of panics and of failed accepts only.
     pub fn observer(mut self, observer: impl Observer) -> Builder {
         self.observer = Arc::new(observer);
+        self.is_observed = true;
         self
     }
 
@@ -359,6 +362,7 @@ impl Builder {
             #[cfg(feature = "tls")]
             tls: self.tls,
             observer: self.observer,
+            is_observed: self.is_observed,
             conn_context: self.conn_context,
             request_context: self.request_context,
             stand_in: self.stand_in,

@@ -32,8 +32,10 @@ pub(super) struct Exchange {
     conn: Arc<Connection>,
     /// The owner of the request's context.
     scope: CancelScope,
-    /// The scope's, with the values that the program adds to it.
-    context: Context,
+    /// The scope's with values, if it has any.
+    context: Option<Context>,
+    /// When its own deadline passes, on the server's stopwatch.
+    until: Duration,
     /// Why the handler is not to begin, if what the caller asks for is not worth beginning.
     refusal: Option<Refusal>,
     /// Whether there ever was a detached context.
@@ -92,15 +94,20 @@ impl Exchange {
         let Handed {
             scope,
             context,
+            until,
             refusal,
         } = server.inbound.take(&conn, head, began, waited);
         let context = match &server.request_context {
-            Some(make) => make(context, head, conn.info()),
+            Some(make) => {
+                let plain = context.unwrap_or_else(|| scope.context());
+                Some(make(plain, head, conn.info()))
+            }
             None => context,
         };
         Exchange {
             scope,
             context,
+            until,
             refusal,
             route: Mutex::new(Route {
                 mode: server.disconnect,
@@ -109,7 +116,7 @@ impl Exchange {
             method: head.method.clone(),
             uri: head.uri.clone(),
             version: head.version,
-            is_grpc: grpc::is_grpc(&head.headers),
+            is_grpc: head.method == Method::POST && grpc::is_grpc(&head.headers),
             began,
             status: AtomicU16::new(0),
             late: AtomicBool::new(false),
@@ -133,7 +140,7 @@ impl Exchange {
     }
 
     pub(super) fn context(&self) -> &Context {
-        &self.context
+        self.context.as_ref().unwrap_or(&self.scope)
     }
 
     /// Why the connection has dropped this exchange, when it has.
@@ -273,6 +280,25 @@ impl Exchange {
         self.lingers.store(true, Relaxed);
     }
 
+    /// The exchange is over: the client has its answer to the end.
+    pub(super) fn finish_answered(self: &Arc<Exchange>) {
+        let now = self.server().stopwatch.now();
+        // The exchange goes with this handle, its context with it, and nobody could see how that ends.
+        let is_unseen = Arc::strong_count(self) == 1
+            && self.context.is_none()
+            && !self.server().is_observed
+            && now < self.until
+            && self.scope.is_unobserved();
+        if !is_unseen {
+            return self.finish(Reason::ResponseEnded);
+        }
+        if !self.finished.swap(true, Relaxed) {
+            self.conn.request_ended(now);
+            self.server().tally.served.fetch_add(1, Relaxed);
+            self.release();
+        }
+    }
+
     /// The exchange is over: the client has its answer to the end, or will never have it.
     pub(super) fn finish(&self, reason: Reason) {
         if self.finished.swap(true, Relaxed) {
@@ -287,7 +313,11 @@ impl Exchange {
         let end = self.scope.err().expect("cancelled above");
         self.count(&end);
         self.report_finished(&end, now);
-        // Last, so that a gauge of zero says that all has been counted.
+        self.release();
+    }
+
+    /// Last, so that a gauge of zero says that all has been counted.
+    fn release(&self) {
         self.server().tally.requests.lower();
         if let Some(task) = &self.task {
             let task = task.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -89,7 +89,10 @@ pub struct CallerDeadline(HeaderName);
 /// A request's context, and whether it is worth beginning.
 pub(super) struct Handed {
     pub(super) scope: CancelScope,
-    pub(super) context: Context,
+    /// The scope's with the values that the caller hands down, if there are any.
+    pub(super) context: Option<Context>,
+    /// When its deadline passes, on the server's stopwatch; never before that.
+    pub(super) until: Duration,
     pub(super) refusal: Option<Refusal>,
 }
 
@@ -105,19 +108,21 @@ impl Inbound {
     /// Makes the context of a request that has been `waited` for since its first byte.
     pub(super) fn take(&self, conn: &Connection, head: &Parts, began: Duration, waited: Duration) -> Handed {
         let is_trusted = self.trusted.trusts(conn.info());
-        let (scope, refusal) = self.take_deadline(conn, head, began, waited, is_trusted);
-        let mut context = scope.context();
+        let (scope, until, refusal) = self.take_deadline(conn, head, began, waited, is_trusted);
+        let mut context = None;
         if self.trace {
             let caller = Trace::read(&head.headers).filter(|_| is_trusted);
             let trace = caller.map_or_else(Trace::start, |caller| caller.child());
-            context = trace.carried_by(&context);
+            context = Some(trace.carried_by(&scope));
         }
         if is_trusted {
-            context = self.baggage.read(&head.headers, context);
+            let plain = context.unwrap_or_else(|| scope.context());
+            context = Some(self.baggage.read(&head.headers, plain));
         }
         Handed {
             scope,
             context,
+            until,
             refusal,
         }
     }
@@ -129,7 +134,7 @@ impl Inbound {
         began: Duration,
         waited: Duration,
         is_trusted: bool,
-    ) -> (CancelScope, Option<Refusal>) {
+    ) -> (CancelScope, Duration, Option<Refusal>) {
         let limit = conn.server().limits.request;
         let reading = self.deadlines.read(&head.headers);
         let refusal = match (&reading.unreadable, self.unreadable) {
@@ -137,7 +142,7 @@ impl Inbound {
             _ => None,
         };
         let (Some(budget), Some(header)) = (reading.budget, reading.header) else {
-            return (limited(conn, began, limit), refusal);
+            return (limited(conn, began, limit), began.saturating_add(limit), refusal);
         };
         let left = budget.saturating_sub(waited);
         let refusal = refusal.or_else(|| self.refuse(budget, left));
@@ -154,7 +159,7 @@ impl Inbound {
                 .caused_by(CallerDeadline(header)),
             false => limited(conn, began, most),
         };
-        (scope, refusal)
+        (scope, began.saturating_add(left.min(most)), refusal)
     }
 
     fn refuse(&self, budget: Duration, left: Duration) -> Option<Refusal> {

@@ -69,7 +69,8 @@ pub trait Observer: Send + Sync + 'static {
 /// Hears nothing but what goes to the standard error stream.
 impl Observer for () {}
 
-/// A connection: its number, its two addresses, and with TLS what the handshake has shown. Found in the extensions of each of its requests.
+/// A connection: its number, its two addresses, and with TLS what the handshake has shown. A request has it as
+/// [`Peer::conn`](super::Peer::conn).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnInfo {
     pub(super) id: u64,

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use bequest::Reason;
 
 use super::disconnect::ExchangeHandle;
+use super::observe::ConnInfo;
 
 /// What the server knows of the client behind a request. Found in the request's extensions.
 ///
@@ -66,9 +67,10 @@ pub enum HalfClose {
     Stays,
 }
 
-/// The state behind a [`Peer`].
-#[derive(Debug, Default)]
+/// What stands behind a [`Peer`].
+#[derive(Debug)]
 pub(super) struct Presence {
+    info: ConnInfo,
     /// A `PeerState` as a number. Only ever raised.
     state: AtomicU8,
 }
@@ -78,9 +80,25 @@ impl Peer {
     pub fn state(&self) -> PeerState {
         self.presence.state()
     }
+
+    /// The connection on which the request came: its number and its addresses.
+    pub fn conn(&self) -> &ConnInfo {
+        &self.presence.info
+    }
 }
 
 impl Presence {
+    pub(super) fn of(info: ConnInfo) -> Presence {
+        Presence {
+            info,
+            state: AtomicU8::new(PeerState::Open as u8),
+        }
+    }
+
+    pub(super) fn info(&self) -> &ConnInfo {
+        &self.info
+    }
+
     pub(super) fn state(&self) -> PeerState {
         match self.state.load(Relaxed) {
             0 => PeerState::Open,
@@ -129,6 +147,11 @@ impl fmt::Debug for Peer {
 mod tests {
     use super::*;
 
+    fn presence() -> Presence {
+        let nowhere = ([0, 0, 0, 0], 0).into();
+        Presence::of(ConnInfo::new(0, nowhere, nowhere))
+    }
+
     #[test]
     fn what_the_system_says_of_a_silent_peer_is_unreachable() {
         for kind in [
@@ -145,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_state_only_moves_down() {
-        let presence = Presence::default();
+        let presence = presence();
         assert!(presence.saw(PeerState::HalfClosed));
         assert!(!presence.saw(PeerState::HalfClosed));
         assert!(presence.saw(PeerState::Reset));

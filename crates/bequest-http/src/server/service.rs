@@ -135,7 +135,6 @@ impl<B: Send + 'static> Exchanging<B> {
         }
         parts.extensions.insert(context);
         if !conn.is_unknown() {
-            parts.extensions.insert(conn.info().clone());
             parts.extensions.insert(Peer {
                 presence: conn.peer().clone(),
                 exchange: ExchangeHandle(Arc::downgrade(&exchange)),

@@ -28,6 +28,8 @@ pub(super) struct Shared {
     #[cfg(feature = "tls")]
     pub(super) tls: Option<super::tls::Tls>,
     pub(super) observer: Arc<dyn Observer>,
+    /// Whether the program has set one.
+    pub(super) is_observed: bool,
     pub(super) conn_context: Option<Arc<ConnContext>>,
     pub(super) request_context: Option<Arc<RequestContext>>,
     pub(super) stand_in: Option<Arc<MakeStandIn>>,

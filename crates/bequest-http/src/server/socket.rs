@@ -4,6 +4,7 @@
 //! that is why the socket is split, and not merely shared.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, ready};
@@ -14,6 +15,9 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::peer::PeerState;
+
+/// Pieces that are no more than this together are sent as one: to copy them is less than what the system takes for a list.
+const SMALL: usize = 1024;
 
 /// The end of a socket that is read and written.
 #[derive(Debug)]
@@ -164,7 +168,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.stream().poll_write_ready(cx))?;
-            match self.stream().try_write_vectored(bufs) {
+            match send(self.stream(), bufs) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => {
                     self.taken += result.as_ref().map_or(0, |taken| *taken as u64);
@@ -188,5 +192,20 @@ impl AsyncWrite for Socket {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             result => Poll::Ready(result),
         }
+    }
+}
+
+/// Hands pieces to the system, in one call.
+fn send(stream: &TcpStream, bufs: &[io::IoSlice<'_>]) -> io::Result<usize> {
+    let size = bufs.iter().map(|buf| buf.len()).sum::<usize>();
+    match bufs {
+        [one] => stream.try_write(one),
+        _ if size <= SMALL => {
+            let mut space = [const { MaybeUninit::<u8>::uninit() }; SMALL];
+            let mut copy = ReadBuf::uninit(&mut space);
+            bufs.iter().for_each(|buf| copy.put_slice(buf));
+            stream.try_write(copy.filled())
+        }
+        _ => stream.try_write_vectored(bufs),
     }
 }

@@ -1,21 +1,46 @@
-//! The streams of an HTTP/2 connection, each a task of its own, so that the processors can share them.
+//! The streams of an HTTP/2 connection.
+//!
+//! Most handlers answer in their first poll. That poll is made in the task of the connection, right where the request was
+//! read, so a stream that is answered then has no task of its own. A stream that waits becomes a task, so that the processors
+//! can share the streams of one connection; so do all for a while once first polls have been seen to wait or to take long.
 //!
 //! A client may keep its connection busy and leave the window of one stream closed. Then hyper waits for ever with a frame
 //! in its hand, and does not come back to the body, so the body can not give up. The task of the stream does.
+//!
+//! # Invariants
+//!
+//! 1. What first polls take of one poll of the connection is bounded: beyond [`LONG`] streams become tasks unpolled.
+//! 2. Nothing is lost by a first poll: a stream that waits is polled again by its task, which is the one that is woken.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
-use std::task::{Context as TaskContext, Poll, ready};
+use std::task::{Context as TaskContext, Poll, Waker, ready};
+use std::time::Duration;
 
 use bequest::Reason;
 
 use super::connection::Connection;
 use super::exchange::Exchange;
 
+/// So much of a poll of the connection may go to first polls of its streams.
+const LONG: Duration = Duration::from_micros(100);
+
+/// How many streams become tasks unpolled after one whose first poll was in vain, and after first polls that took too long.
+const AFTER_WAIT: u32 = 16;
+const AFTER_LONG: u32 = 64;
+
 /// Starts the streams of one connection.
 #[derive(Clone)]
 pub(super) struct Streams(Arc<Connection>);
+
+/// Whether the next stream of a connection is worth a first poll. Written and read by the connection's task.
+#[derive(Debug, Default)]
+pub(super) struct FirstPolls {
+    /// So many of the next streams are not.
+    skip: AtomicU32,
+}
 
 /// Looks after the writes of one stream.
 struct Stall {
@@ -37,6 +62,17 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
+        let mut stream = Box::pin(stream);
+        if self.0.first_polls().begin() {
+            // Whoever it is that would be woken (invariant 2): its task polls it again.
+            let mut cx = TaskContext::from_waker(Waker::noop());
+            if stream.as_mut().poll(&mut cx).is_ready() {
+                // Its exchange is finished by this.
+                drop(stream);
+                return self.0.first_polls().ended(self.0.spent_in_poll());
+            }
+            self.0.first_polls().waited();
+        }
         let conn = self.0.clone();
         let task = conn.server().tally.task();
         // Streams are started one by one, each right after its exchange has begun.
@@ -46,7 +82,6 @@ where
         };
         // Not joined: the task guard is what shutdown waits for.
         drop(self.0.server().runtime.spawn(async move {
-            let mut stream = pin!(stream);
             let served = poll_fn(|cx| match stream.as_mut().poll(cx) {
                 Poll::Ready(()) => Poll::Ready(()),
                 // The drop of the stream resets it.
@@ -56,6 +91,29 @@ where
             let _ = conn.server().dropping.run(served).await;
             drop(task);
         }));
+    }
+}
+
+impl FirstPolls {
+    /// Whether the stream that is about to be started is worth one.
+    fn begin(&self) -> bool {
+        let skip = self.skip.load(Relaxed);
+        if skip > 0 {
+            self.skip.store(skip - 1, Relaxed);
+        }
+        skip == 0
+    }
+
+    /// One has answered its request; `spent` of the present poll of the connection is gone.
+    fn ended(&self, spent: Duration) {
+        if spent > LONG {
+            self.skip.store(AFTER_LONG, Relaxed);
+        }
+    }
+
+    /// One was in vain.
+    fn waited(&self) {
+        self.skip.store(AFTER_WAIT, Relaxed);
     }
 }
 
@@ -79,5 +137,23 @@ impl Stall {
         }
         exchange.tell(Reason::Limit("write stall"));
         Poll::Ready(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_polls_are_left_out_for_a_while_after_one_in_vain_and_after_long_ones() {
+        let polls = FirstPolls::default();
+        let next = |polls: &FirstPolls| (1..=100).find(|_| polls.begin()).expect("one at last");
+        assert_eq!(next(&polls), 1);
+        polls.ended(LONG);
+        assert_eq!(next(&polls), 1, "as long as it may be");
+        polls.waited();
+        assert_eq!(next(&polls), AFTER_WAIT + 1);
+        polls.ended(LONG + Duration::from_nanos(1));
+        assert_eq!(next(&polls), AFTER_LONG + 1);
     }
 }

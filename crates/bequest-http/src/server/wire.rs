@@ -7,11 +7,16 @@
 //! request waits, and then neither meets the end of the connection. The [`Tap`] reads in its place, within a bound, so
 //! that an end behind those bytes is met all the same; hyper gets the bytes when it asks for them.
 //!
+//! What HTTP/2 writes is *gathered* while hyper is polled and sent after it: several answers of one connection are one
+//! system call, and an answer can be given in the poll that has read its request.
+//!
 //! # Invariants
 //!
 //! 1. Bytes reach hyper once, in order, and the end or failure of the connection after all of them.
 //! 2. The tap reads only while hyper does not wait for bytes itself, and never holds more than its bound.
 //! 3. The lock is held for one operation of the socket and never while anybody is told of what came of it.
+//! 4. What was gathered is on its way to the socket before anything that is written later, before the end of writing, and
+//!    before the task of the connection goes to sleep. It is never more than [`GATHERED`].
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -34,6 +39,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How much is read ahead in one step.
 const STEP: usize = 8 * 1024;
 
+/// The most that is gathered before it is written.
+const GATHERED: usize = 16 * 1024;
+
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
@@ -48,6 +56,8 @@ pub(super) struct Wire {
     conn: Arc<Connection>,
     /// Whether what is written may be held back, and so has to be flushed.
     holds_back: bool,
+    /// Whether what is written is gathered.
+    gathers: bool,
 }
 
 /// What `Wire` and `Tap` share.
@@ -62,6 +72,9 @@ struct Shared {
 #[derive(Debug)]
 pub(super) struct Tap {
     inner: Arc<Shared>,
+    conn: Arc<Connection>,
+    /// Whether what is written is gathered.
+    gathers: bool,
 }
 
 /// Guarded by the lock of `Wire` and `Tap`, which one task uses in turn.
@@ -76,6 +89,10 @@ struct Inner {
     end: Option<Result<(), io::ErrorKind>>,
     /// Of HTTP/2 only.
     frames: Option<Frames>,
+    /// What is gathered, if anything is.
+    gathered: BytesMut,
+    /// Why what was gathered could not be written. hyper hears of it with its next write.
+    broken: Option<io::ErrorKind>,
 }
 
 /// How a step of reading ahead ended.
@@ -99,6 +116,7 @@ impl Wire {
     ) -> Wire {
         Wire {
             holds_back: !transport.is_plain(),
+            gathers: protocol == Protocol::Http2,
             inner: Arc::new(Shared {
                 inner: Mutex::new(Inner {
                     transport,
@@ -106,6 +124,8 @@ impl Wire {
                     held: None,
                     end: None,
                     frames: (protocol == Protocol::Http2).then(|| Frames::new(PREFACE.len())),
+                    gathered: BytesMut::new(),
+                    broken: None,
                 }),
                 awaited: AtomicBool::new(false),
             }),
@@ -116,6 +136,8 @@ impl Wire {
     pub(super) fn tap(&self) -> Tap {
         Tap {
             inner: self.inner.clone(),
+            conn: self.conn.clone(),
+            gathers: self.gathers,
         }
     }
 
@@ -123,24 +145,54 @@ impl Wire {
         lock(&self.inner.inner)
     }
 
-    /// Writes, and notes whether the client takes what is written.
+    /// Gathers what is written, if it has room and nothing stands before it.
+    fn gather(&self, bufs: &[io::IoSlice<'_>]) -> Option<io::Result<usize>> {
+        let size = bufs.iter().map(|buf| buf.len()).sum::<usize>();
+        let mut inner = self.inner();
+        if let Some(kind) = inner.broken {
+            return Some(Err(kind.into()));
+        }
+        if size > GATHERED - inner.gathered.len() {
+            return None;
+        }
+        bufs.iter().for_each(|buf| inner.gathered.extend_from_slice(buf));
+        Some(Ok(size))
+    }
+
+    /// Writes behind what is gathered.
     fn write<T>(
         &self,
-        operate: impl FnOnce(Pin<&mut Transport>) -> Poll<io::Result<T>>,
+        cx: &mut TaskContext<'_>,
+        operate: impl FnOnce(Pin<&mut Transport>, &mut TaskContext<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        let mut inner = self.inner();
-        let before = inner.transport.socket().taken();
-        let result = operate(Pin::new(&mut inner.transport));
-        let taken = inner.transport.socket().taken() > before;
-        let waits = result.is_pending() || inner.transport.holds_back();
-        drop(inner);
-        self.conn.wrote(taken || !waits);
+        let result = self.inner.write(&self.conn, |inner| {
+            ready!(inner.poll_gathered(cx))?;
+            operate(Pin::new(&mut inner.transport), cx)
+        });
         result.map(|result| self.noted(result))
     }
 
     /// Passes a result on, and notes that the client is gone if it is a failure.
     fn noted<T>(&self, result: io::Result<T>) -> io::Result<T> {
         result.inspect_err(|error| self.conn.saw(PeerState::of_error(error)))
+    }
+}
+
+impl Shared {
+    /// Writes, and notes whether the client takes what is written.
+    fn write<T>(
+        &self,
+        conn: &Connection,
+        operate: impl FnOnce(&mut Inner) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let mut inner = lock(&self.inner);
+        let before = inner.transport.socket().taken();
+        let result = operate(&mut inner);
+        let taken = inner.transport.socket().taken() > before;
+        let waits = result.is_pending() || inner.transport.holds_back();
+        drop(inner);
+        conn.wrote(taken || !waits);
+        result
     }
 }
 
@@ -167,6 +219,23 @@ impl Inner {
         Poll::Ready(Ok(()))
     }
 
+    /// Whether something that was written is not on its way yet.
+    fn has_unsent(&self) -> bool {
+        !self.gathered.is_empty() || self.transport.holds_back()
+    }
+
+    /// Writes what was gathered.
+    fn poll_gathered(&mut self, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        while !self.gathered.is_empty() {
+            let written = ready!(Pin::new(&mut self.transport).poll_write(cx, &self.gathered))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.gathered.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Whether these bytes leave the client in the middle of a header.
     fn owes_more(&mut self, bytes: &[u8]) -> bool {
         match &mut self.frames {
@@ -183,6 +252,25 @@ impl Tap {
     /// To be called before hyper is polled: whether it waits for bytes will show.
     pub(super) fn begin_poll(&self) {
         self.inner.awaited.store(false, Relaxed);
+    }
+
+    /// Sends what hyper has written in its poll. To be called after that.
+    pub(super) fn send_gathered(&self, cx: &mut TaskContext<'_>) {
+        if !self.gathers {
+            return;
+        }
+        if !lock(&self.inner.inner).has_unsent() {
+            return;
+        }
+        let sent = self.inner.write(&self.conn, |inner| {
+            ready!(inner.poll_gathered(cx))?;
+            Pin::new(&mut inner.transport).poll_flush(cx)
+        });
+        // What waits for the client to take it wakes the task when it can go on.
+        if let Poll::Ready(Err(error)) = sent {
+            lock(&self.inner.inner).broken = Some(error.kind());
+            self.conn.saw(PeerState::of_error(&error));
+        }
     }
 
     /// Reads ahead until `bound` bytes are stored. `hold` makes the claim on the server's bound.
@@ -295,7 +383,7 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut TaskContext<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.write(|transport| transport.poll_write(cx, buf))
+        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -303,22 +391,31 @@ impl AsyncWrite for Wire {
         cx: &mut TaskContext<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.write(|transport| transport.poll_write_vectored(cx, bufs))
+        if self.gathers {
+            if let Some(gathered) = self.gather(bufs) {
+                return Poll::Ready(gathered);
+            }
+        }
+        self.write(cx, |transport, cx| transport.poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.inner().transport.is_write_vectored()
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        match self.holds_back {
-            true => self.write(|transport| transport.poll_flush(cx)),
+        // What is gathered is flushed after the poll.
+        match self.holds_back && !self.gathers {
+            true => self.write(cx, |transport, cx| transport.poll_flush(cx)),
             false => Poll::Ready(Ok(())),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner().transport).poll_shutdown(cx)
+        self.inner.write(&self.conn, |inner| {
+            ready!(inner.poll_gathered(cx))?;
+            Pin::new(&mut inner.transport).poll_shutdown(cx)
+        })
     }
 }
 

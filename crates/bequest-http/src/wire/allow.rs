@@ -47,6 +47,8 @@ struct Entry {
     name: String,
     /// How a value is received; `None` for a member that passes untouched.
     receive: Option<Arc<Receive>>,
+    /// The longest value that can be received, in bytes.
+    limit: usize,
 }
 
 /// Adds the value of a text to a context, unless it is not one.
@@ -64,6 +66,7 @@ impl Allow {
         self.entries.push(Entry {
             name: key.name().to_owned(),
             receive: Some(Arc::new(receive)),
+            limit: key.crossing_limit().unwrap_or(0),
         });
         self
     }
@@ -73,6 +76,7 @@ impl Allow {
         self.entries.push(Entry {
             name: name.into(),
             receive: None,
+            limit: 0,
         });
         self
     }
@@ -101,7 +105,12 @@ impl Allow {
             // From the last to the first, so that no more than one is put into a context, however many there are.
             let members = reading.baggage.members().iter().rev();
             let mut of_key = members.filter(|member| member.key() == entry.name);
-            if let Some(received) = of_key.find_map(|member| receive(&ctx, &member.value())) {
+            // What is too long even with its encoding undone is not worth undoing.
+            let mut receive = |member: &Member| match member.least_len() > entry.limit {
+                true => None,
+                false => receive(&ctx, &member.value()),
+            };
+            if let Some(received) = of_key.find_map(&mut receive) {
                 ctx = received;
             }
         }

@@ -141,6 +141,12 @@ impl Member {
         decode(value.trim_end_matches([' ', '\t']))
     }
 
+    /// A length that the value is not below, known without undoing its encoding: an encoded byte takes three.
+    pub(super) fn least_len(&self) -> usize {
+        let value = self.raw.split(';').next().unwrap_or_default();
+        value.trim_end_matches([' ', '\t']).len().div_ceil(3)
+    }
+
     /// The value and the properties as they are sent.
     pub fn raw(&self) -> &str {
         &self.raw

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use bequest::{CancelScope, Context, Kind, Reason};
 use bequest_http::client::{Client, Step};
-use bequest_http::server::{ConnInfo, RequestBody, Server, service_fn};
+use bequest_http::server::{Peer, RequestBody, Server, service_fn};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -29,7 +29,7 @@ pub(crate) async fn server() -> (Service, String) {
         let tell = tell.clone();
         async move {
             let ctx = request.extensions().get::<Context>().unwrap().clone();
-            let conn = request.extensions().get::<ConnInfo>().unwrap().id();
+            let conn = request.extensions().get::<Peer>().unwrap().conn().id();
             match request.uri().path() {
                 "/now" => Response::new(whole("now")),
                 "/half" => {

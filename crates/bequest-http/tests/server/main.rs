@@ -10,6 +10,7 @@ mod disconnect;
 mod event_stream;
 #[cfg(feature = "axum")]
 mod extractor;
+mod first_poll;
 mod floods;
 mod go_http1;
 mod go_http2;

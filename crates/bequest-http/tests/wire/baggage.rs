@@ -251,3 +251,22 @@ fn nothing_crosses_that_is_not_listed() {
     );
     assert_eq!(sent("http://stranger.test/"), None);
 }
+
+#[test]
+fn the_limit_of_a_key_is_on_the_value_however_it_is_encoded() {
+    let allow = Allow::nothing().key(&CITY);
+    let received = |value: String| {
+        let headers = HeaderMap::from_iter([(
+            http::HeaderName::from_static("baggage"),
+            HeaderValue::try_from(format!("city={value}; p=1")).unwrap(),
+        )]);
+        let ctx = allow.read(&headers, Context::background());
+        ctx.value(&CITY).map(String::len)
+    };
+    for (piece, bytes) in [("A", 1), ("%41", 1), ("%C3%A3", 2), ("%FF", 3), ("%E0%A0", 3)] {
+        let most = 64 / bytes;
+        assert_eq!(received(piece.repeat(most)), Some(most * bytes), "{piece}");
+        assert_eq!(received(piece.repeat(most + 1)), None, "{piece}");
+        assert_eq!(received(piece.repeat(10 * most)), None, "{piece}");
+    }
+}

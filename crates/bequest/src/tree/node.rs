@@ -174,17 +174,23 @@ impl NodeRef {
 
     #[inline(never)]
     fn end_live_scope(&self) {
-        let ptr = self.ptr();
         // What nobody can see need not be written down: the node is freed next.
-        let no_waiter = ptr.tail.load(Ordering::Relaxed).is_null();
-        if self.is_alone() && no_waiter && ptr.state.load() & DONE == 0 {
+        if self.is_unobserved() {
             return;
         }
         self.cancel(Blame {
             reason: Reason::ScopeEnded,
             cause: None,
-            origin: ptr.made_at(),
+            origin: self.ptr().made_at(),
         });
+    }
+
+    /// Whether it has not ended, and nobody but the owner could see that it does.
+    #[inline]
+    pub(crate) fn is_unobserved(&self) -> bool {
+        let ptr = self.ptr();
+        let no_waiter = ptr.tail.load(Ordering::Relaxed).is_null();
+        self.is_alone() && no_waiter && ptr.state.load() & DONE == 0
     }
 
     /// Whether this is the only handle and there is no child. If so it stays so.

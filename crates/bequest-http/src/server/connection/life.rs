@@ -38,7 +38,7 @@ impl Connection {
     pub(in crate::server) async fn run<S: App>(self: Arc<Connection>, transport: Transport, service: S) {
         let _closing = Closing(self.clone());
         self.server
-            .observe(|observer| observer.connection_opened(&self.info));
+            .observe(|observer| observer.connection_opened(self.info()));
         // An end by the last step of the shutdown needs no word here: the contexts were told before.
         beside(self.serve(transport, service), self.server.dropping.done()).await;
     }
@@ -194,7 +194,7 @@ impl Drop for Closing {
         conn.scope.cancel_for(conn.departure(false));
         if let Some(end) = conn.scope.err() {
             conn.server
-                .observe(|observer| observer.connection_closed(&conn.info, &end));
+                .observe(|observer| observer.connection_closed(conn.info(), &end));
         }
     }
 }

@@ -25,6 +25,7 @@ use super::peer::{HalfClose, PeerState, Presence};
 use super::shared::Shared;
 use super::socket::Lookout;
 use super::statistics::{Gauge, Raised};
+use super::streams::FirstPolls;
 use super::upgrade::Upgrade;
 
 mod life;
@@ -32,7 +33,6 @@ mod life;
 /// One connection, as its requests share it.
 pub(super) struct Connection {
     server: Arc<Shared>,
-    info: ConnInfo,
     /// The owner of the connection's context.
     scope: CancelScope,
     /// What requests derive from: the scope's context with what `conn_context` added.
@@ -50,6 +50,8 @@ pub(super) struct Connection {
     heard: AtomicBool,
     /// The exchange that was begun last, until its stream is started. HTTP/2 only.
     beginning: Mutex<Option<Weak<Exchange>>>,
+    /// Of its streams. HTTP/2 only.
+    first_polls: FirstPolls,
     /// The owner of the context of a protocol that the client asks to change to.
     upgrade: Mutex<Option<CancelScope>>,
     /// Whether that change was answered for. Written by whoever answers.
@@ -94,16 +96,16 @@ impl Connection {
         };
         let idle_since = server.stopwatch.now();
         Connection {
-            info,
             scope,
             context,
             activity: Activity::idle(idle_since),
             time_of_poll: Stamp::default(),
-            peer: Arc::default(),
+            peer: Arc::new(Presence::of(info)),
             lookout: OnceLock::new(),
             is_http2: AtomicBool::new(false),
             heard: AtomicBool::new(false),
             beginning: Mutex::default(),
+            first_polls: FirstPolls::default(),
             upgrade: Mutex::default(),
             switches: AtomicBool::new(false),
             let_go: Notify::new(),
@@ -120,7 +122,7 @@ impl Connection {
     }
 
     pub(super) fn info(&self) -> &ConnInfo {
-        &self.info
+        self.peer.info()
     }
 
     pub(super) fn context(&self) -> &Context {
@@ -139,6 +141,17 @@ impl Connection {
         }
         self.time_of_poll.begin(|| self.server.stopwatch.now());
         self.time_of_poll.get().unwrap_or_default()
+    }
+
+    /// How much of the present poll had gone by when a request of it was ended last.
+    pub(super) fn spent_in_poll(&self) -> Duration {
+        let began = self.time_of_poll.get().unwrap_or_default();
+        let ended = self.activity.idle_since().unwrap_or_default();
+        ended.saturating_sub(began)
+    }
+
+    pub(super) fn first_polls(&self) -> &FirstPolls {
+        &self.first_polls
     }
 
     /// A request's header is complete. Answers since when it was being sent, as far as that is known: on HTTP/2 a header
@@ -337,7 +350,7 @@ impl Connection {
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
-            .field("info", &self.info)
+            .field("info", self.info())
             .finish_non_exhaustive()
     }
 }

@@ -67,14 +67,11 @@ fn prober(tell: mpsc::UnboundedSender<Arrival>) -> impl Probe {
             Box::pin(async move {
                 let alive = Arc::new(());
                 let (answer, answered) = oneshot::channel();
+                let peer = request.extensions().get::<Peer>().expect("a peer").clone();
                 let arrival = Arrival {
                     ctx: request.extensions().get::<Context>().expect("a context").clone(),
-                    conn: request
-                        .extensions()
-                        .get::<ConnInfo>()
-                        .expect("a connection")
-                        .clone(),
-                    peer: request.extensions().get::<Peer>().expect("a peer").clone(),
+                    conn: peer.conn().clone(),
+                    peer,
                     path: request.uri().path().to_owned(),
                     method: request.method().clone(),
                     answer: Some(answer),
