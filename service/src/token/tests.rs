@@ -59,6 +59,8 @@ struct Served {
     set: std::sync::Mutex<String>,
     asked: AtomicUsize,
     broken: AtomicBool,
+    /// It takes questions and says nothing.
+    hangs: AtomicBool,
 }
 
 impl Stage {
@@ -184,6 +186,9 @@ fn key() -> SigningKey {
 
 async fn serve(State(served): State<Arc<Served>>) -> Result<String, StatusCode> {
     served.asked.fetch_add(1, Ordering::SeqCst);
+    if served.hangs.load(Ordering::SeqCst) {
+        std::future::pending::<()>().await;
+    }
     if served.broken.load(Ordering::SeqCst) {
         return Err(StatusCode::INTERNAL_SERVER_ERROR);
     }
@@ -458,6 +463,40 @@ async fn a_client_that_leaves_disturbs_no_fetch() {
     // The fetch that it began goes on, and whoever comes next finds it, or its result.
     assert!(stage.verify(&stage.token(json!({}))).await.is_ok());
     assert_eq!(stage.asked(), 1);
+}
+
+/// The fetch has two seconds, whatever its request has.
+#[tokio::test]
+async fn an_issuer_that_hangs_costs_the_budget_of_the_step_and_none_of_the_keys() {
+    let stage = Stage::set().await;
+    let token = stage.token(json!({ "exp": stage.now() + 7200 }));
+    stage.served.hangs.store(true, Ordering::SeqCst);
+    {
+        let ctx = stage.clock.context();
+        let mut verify = std::pin::pin!(stage.verifier.verify(&ctx, &token));
+        let asked = async {
+            while stage.asked() == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            early = &mut verify => panic!("nobody has answered: {early:?}"),
+            () = asked => stage.clock.advance(Duration::from_secs(2)),
+        }
+        let error = verify.await.unwrap_err();
+        assert!(!error.is_refused(), "it is not the token's fault");
+        assert!(error.to_string().contains("key set: 2s budget"), "{error}");
+    }
+    stage.served.hangs.store(false, Ordering::SeqCst);
+    stage.clock.advance(Duration::from_secs(1));
+    assert!(stage.verify(&token).await.is_ok());
+
+    // With a set at hand nobody waits for the next one: it is asked for beside them.
+    stage.served.hangs.store(true, Ordering::SeqCst);
+    for _ in 0..3 {
+        stage.clock.advance(Duration::from_secs(600));
+        assert!(stage.verify(&token).await.is_ok());
+    }
 }
 
 #[tokio::test]

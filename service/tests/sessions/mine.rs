@@ -159,7 +159,13 @@ fn a_login_has_a_new_id_and_ends_the_session_that_it_came_with() {
 fn a_forged_identity_counts_for_nothing() {
     let service = service(&[]);
     let id = session(&service, "ann");
-    for header in ["x-myapp-user", "x_myapp_user", "x-forwarded-user", "remote-user"] {
+    for header in [
+        "x-myapp-user",
+        "x_myapp_user",
+        "x.myapp.user",
+        "x-forwarded-user",
+        "remote-user",
+    ] {
         assert_eq!(ask(&service, "GET", "/me", &[(header, "root")]).status, 403);
         let answer = ask(&service, "GET", "/me", &[(header, "root"), (SESSION, &id)]);
         assert_eq!(answer.json()["user"], "ann");

@@ -49,6 +49,23 @@
 //! A logout that could not reach the cache says in its answer that it holds within that time, and not at once. Without cache
 //! and database the answer is a refusal, never a yes.
 //!
+//! ## A node that cannot hear does not start
+//!
+//! *Incident.* agent-native 4302 (2026): the logout cleared a cache, in the process that it came to. The next request came to
+//! another one, which had a cache of its own, and was signed in. Between two sites the same was Keycloak 29592.
+//!
+//! *Decision.* A cache in the process is for a node that has its database to itself. It says so by a lock there, which the system or
+//! the server lets go of when the node is gone, however that ended; a second node refuses to start, unless all of them share a
+//! cache. A node that has lost its lock to another believes no cache any more.
+//!
+//! ## The end of a session is in its row
+//!
+//! *Incident.* hazelcast-wm 73: reads were answered by a copy nearby, the shared map's own timer heard nothing of them, and busy
+//! sessions ended as idle. The opposite is as easy: where a miss is filled again from the database, a cache's timer ends nothing.
+//!
+//! *Decision.* How long an entry is cached says nothing of how long the session lasts. The row has when it was last used and when it
+//! ends at the latest; reads from the cache are confirmed every minute, and the use is noted then.
+//!
 //! ## No whole record is ever saved
 //!
 //! *Incident.* boj/redistore 2, connect-redis 328, starsessions 58, better-auth 11073, tower-sessions 35 to 37: one and the same
@@ -125,6 +142,27 @@
 //!
 //! *Decision.* `next` is a path of this origin after decoding: one slash, no second, no backslash, no control character. The test
 //! asks a browser's own parser.
+//!
+//! ## Who is asking is told by the middleware alone
+//!
+//! *Incident.* CVE-2025-64484 (oauth2-proxy): `X_Forwarded_User` passed the filter that `X-Forwarded-User` did not pass, and the
+//! application behind took one for the other. traefik mended the same (PR 12961), and found it again with dots in place of the
+//! underscores.
+//!
+//! *Decision.* What reads like the name of an identity, once whatever is no letter and no digit is a hyphen, is taken out before
+//! anything else is done, and only then is ours set. Handlers here do not read headers at all: the session is in the context, under a
+//! key that is private to the module that checked it.
+//!
+//! ## A key set is asked for rarely, and never thrown away
+//!
+//! *Incident.* fastapi-zitadel-auth 149 (2026): a token that named a key nobody knew made the verifier throw all keys away and fetch
+//! them anew, before any signature was looked at; a stream of such tokens took the good keys from everybody, over and over, and went
+//! on to the issuer. Others had a limit with a hole in it: tilegroxy 883 (a refresh on demand passed it by), mobula 28 (an empty set
+//! did).
+//!
+//! *Decision.* Whatever clients send, the set is fetched once a minute at most, once a second as long as there is none, counted from
+//! the beginning of the last try and not by what came of it. What was read last stays in use until something better has been read:
+//! the server may be away, hang, answer nonsense, or be somebody else behind its address. The fetch belongs to no request.
 //!
 //! ## A claim of the wrong type is no absent claim
 //!

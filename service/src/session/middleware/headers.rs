@@ -95,9 +95,10 @@ fn is_identity(name: &HeaderName) -> bool {
     if !name.starts_with(['x', 'r']) {
         return false;
     }
-    // Some back ends take an underscore for a hyphen.
-    if name.contains('_') {
-        let name = name.replace('_', "-");
+    // Some back ends take an underscore, a dot or whatever else for a hyphen.
+    let is_odd = |c: char| !(c.is_ascii_alphanumeric() || c == '-');
+    if name.contains(is_odd) {
+        let name = name.replace(is_odd, "-");
         return name.starts_with(OURS) || FOREIGN.contains(&name.as_str());
     }
     (name.starts_with(OURS) && name != SESSION_HEADER.as_str()) || FOREIGN.contains(&name)
@@ -173,15 +174,22 @@ mod tests {
             ("x-myapp-anything", "1"),
             ("x_myapp_user", "root"),
             ("x_myapp_session", "1"),
+            ("x.myapp.user", "root"),
+            ("x-myapp.session", "1"),
+            ("x~forwarded+user", "root"),
             ("remote_user", "root"),
             ("x-forwarded-user", "root"),
             ("x-myapp-session", "kept"),
+            ("x_request_id", "kept"),
             ("accept", "*/*"),
         ]);
         headers.append("x-myapp-user", HeaderValue::from_static("again"));
         strip_identity(&mut headers);
         let left: BTreeSet<_> = headers.keys().map(HeaderName::as_str).collect();
-        assert_eq!(left, BTreeSet::from(["x-myapp-session", "accept"]));
+        assert_eq!(
+            left,
+            BTreeSet::from(["x-myapp-session", "x_request_id", "accept"])
+        );
     }
 
     #[test]

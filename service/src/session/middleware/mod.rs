@@ -168,7 +168,7 @@ mod tests {
     /// What a handler sees of who is asking: header by header, every one that is an identity by our or anybody's name.
     fn seen(headers: &HeaderMap) -> Vec<String> {
         let telling = |name: &str| {
-            let name = name.replace('_', "-");
+            let name = name.replace(['_', '.'], "-");
             ["myapp", "user", "remote", "forwarded", "auth", "cookie"]
                 .iter()
                 .any(|part| name.contains(part))
@@ -203,6 +203,7 @@ mod tests {
             ("X-Auth-Request-Email", "root@example.test"),
             ("Remote-User", "root"),
             ("remote_user", "root"),
+            ("X.Authenticated.User", "root"),
         ];
         let cookie = format!("a=1; __Host-myapp-session={}", id.expose());
         let by_header = id.expose();
