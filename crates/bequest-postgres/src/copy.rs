@@ -59,10 +59,7 @@ type Sink = Pin<Box<CopyInSink<Bytes>>>;
 /// even if nobody is reading. In a transaction, dropping it before its end rolls the whole transaction back. See [`CopyIn`]
 /// for an example.
 #[derive(Debug)]
-pub struct CopyOut<'tx> {
-    reader: Reader<CopyOutStream>,
-    transaction: Option<&'tx mut Transaction>,
-}
+pub struct CopyOut<'tx>(Reader<'tx, CopyOutStream>);
 
 /// Begins a copy that comes in; it stays in flight.
 pub(crate) async fn begin_in(lease: &mut Lease, wanted: Wanted<'_>, sql: &str) -> Result<Sink, Error> {
@@ -186,10 +183,7 @@ impl<'tx> CopyOut<'tx> {
         lease: Lease,
         transaction: Option<&'tx mut Transaction>,
     ) -> CopyOut<'tx> {
-        CopyOut {
-            reader: Reader::new(wanted.into(), stream, lease, LastWord::Behind),
-            transaction,
-        }
+        CopyOut(Reader::new(wanted, stream, lease, LastWord::Behind, transaction))
     }
 
     /// The next piece, or `None` after the last one.
@@ -202,14 +196,7 @@ impl<'tx> CopyOut<'tx> {
     ///
     /// If the context has ended before the end was read; if the server found an error. After the latter there is no more.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        let (answer, lease) = self.reader.next().await;
-        match &mut self.transaction {
-            None => answer,
-            Some(transaction) => {
-                let call = self.reader.owners().call.clone();
-                transaction.read(&call, lease, answer).await
-            }
-        }
+        self.0.next().await
     }
 }
 

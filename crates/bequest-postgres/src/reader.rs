@@ -1,6 +1,7 @@
 //! Reading what a statement returns as it comes: rows, or the pieces of a `COPY`.
 //!
-//! What lives here is the same for both: whose end ends the reading, and what becomes of the connection. The driver takes
+//! What lives here is the same for both: whose end ends the reading, and what becomes of the connection and of the
+//! transaction. The driver takes
 //! nothing more from the socket while nobody reads, so a server that is quicker than its reader waits for it.
 //!
 //! # Invariants
@@ -16,13 +17,16 @@ use futures_util::{Stream, StreamExt};
 
 use crate::error::{Error, Step};
 use crate::held::{Held, Owners};
-use crate::pool::Lease;
+use crate::pool::{Lease, Wanted};
+use crate::transaction::Transaction;
 
 /// A stream of the driver's, on a connection.
-pub(crate) struct Reader<S> {
+pub(crate) struct Reader<'tx, S> {
     held: Held<Pin<Box<S>>>,
     last: LastWord,
     over: bool,
+    /// To which the connection goes back.
+    transaction: Option<&'tx mut Transaction>,
 }
 
 /// What the driver's stream leaves unread at its end.
@@ -34,26 +38,41 @@ pub(crate) enum LastWord {
     Behind,
 }
 
-impl<T, S> Reader<S>
+impl<'tx, T, S> Reader<'tx, S>
 where
     S: Stream<Item = Result<T, tokio_postgres::Error>> + Send + 'static,
 {
-    pub(crate) fn new(owners: Owners, stream: S, lease: Lease, last: LastWord) -> Reader<S> {
+    pub(crate) fn new(
+        wanted: Wanted<'_>,
+        stream: S,
+        lease: Lease,
+        last: LastWord,
+        transaction: Option<&'tx mut Transaction>,
+    ) -> Reader<'tx, S> {
         Reader {
-            held: Held::new(owners, Box::pin(stream), lease),
+            held: Held::new(wanted.into(), Box::pin(stream), lease),
             last,
             over: false,
+            transaction,
         }
     }
 
-    pub(crate) fn owners(&self) -> &Owners {
-        self.held.owners()
-    }
-
-    /// The next item, `None` after the last one; and the connection, if the answer is over.
+    /// The next item, `None` after the last one.
     ///
     /// Nothing is lost by dropping the future.
-    pub(crate) async fn next(&mut self) -> (Result<Option<T>, Error>, Option<Lease>) {
+    pub(crate) async fn next(&mut self) -> Result<Option<T>, Error> {
+        let (answer, lease) = self.read().await;
+        match &mut self.transaction {
+            None => answer,
+            Some(transaction) => {
+                let call = self.held.owners().call.clone();
+                transaction.read(&call, lease, answer).await
+            }
+        }
+    }
+
+    /// The next item; and the connection, if the answer is over.
+    async fn read(&mut self) -> (Result<Option<T>, Error>, Option<Lease>) {
         if self.over {
             return (Ok(None), None);
         }
@@ -106,11 +125,12 @@ fn gone(owners: &Owners) -> Error {
         .map_or_else(Error::closed, |end| ended(owners, end))
 }
 
-impl<S> fmt::Debug for Reader<S> {
+impl<S> fmt::Debug for Reader<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reader")
             .field("held", &self.held)
             .field("over", &self.over)
+            .field("transaction", &self.transaction)
             .finish()
     }
 }

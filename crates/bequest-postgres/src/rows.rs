@@ -37,10 +37,7 @@ use crate::transaction::Transaction;
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
-pub struct Rows<'tx> {
-    reader: Reader<RowStream>,
-    transaction: Option<&'tx mut Transaction>,
-}
+pub struct Rows<'tx>(Reader<'tx, RowStream>);
 
 impl<'tx> Rows<'tx> {
     pub(crate) fn new(
@@ -49,10 +46,7 @@ impl<'tx> Rows<'tx> {
         lease: Lease,
         transaction: Option<&'tx mut Transaction>,
     ) -> Rows<'tx> {
-        Rows {
-            reader: Reader::new(wanted.into(), rows, lease, LastWord::Read),
-            transaction,
-        }
+        Rows(Reader::new(wanted, rows, lease, LastWord::Read, transaction))
     }
 
     /// The next row, or `None` after the last one.
@@ -65,14 +59,7 @@ impl<'tx> Rows<'tx> {
     ///
     /// If the context has ended before the end was read; if the server found an error. After the latter there is no row.
     pub async fn next(&mut self) -> Result<Option<Row>, Error> {
-        let (answer, lease) = self.reader.next().await;
-        match &mut self.transaction {
-            None => answer,
-            Some(transaction) => {
-                let call = self.reader.owners().call.clone();
-                transaction.read(&call, lease, answer).await
-            }
-        }
+        self.0.next().await
     }
 
     /// Reads the rows that are left and throws them away, so that the transaction can go on.
