@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::connection::Target;
 use crate::options::Options;
@@ -41,16 +41,18 @@ impl Cancels {
         }
     }
 
-    /// Cancels what runs on `target`, and returns when no effect of it can come any more.
+    /// Cancels what runs on `target`, and returns when no effect of it can come any more: how long it was on its way, which
+    /// tells how far the server is.
     pub(crate) async fn request(
         self: Arc<Self>,
         options: Options,
         target: Target,
-    ) -> Result<(), NotCanceled> {
+    ) -> Result<Duration, NotCanceled> {
         let _slot = self.slots.acquire().await.map_err(|_| NotCanceled)?;
         let _running = Running::begin(&self);
+        let began = Instant::now();
         match timeout(LIMIT, target.cancel(&options)).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => Ok(began.elapsed()),
             Ok(Err(_)) | Err(_) => Err(NotCanceled),
         }
     }

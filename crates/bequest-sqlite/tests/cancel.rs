@@ -19,7 +19,7 @@ async fn next_user_is_answered(db: &Database) {
 }
 
 #[tokio::test]
-async fn a_cancel_stops_the_statement() {
+async fn d5_a_cancel_stops_the_statement() {
     let db = database().await;
     let request = Context::background().with_cancel();
     let (started, begun) = mpsc::channel();

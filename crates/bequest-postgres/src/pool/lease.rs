@@ -54,7 +54,7 @@ pub(super) struct Flight {
     /// A statement is being prepared. It belongs to a task of its own, since it may send more than once.
     pub(super) preparing: Option<JoinHandle<Result<Statement, tokio_postgres::Error>>>,
     /// A cancel was requested.
-    pub(super) cancel: Option<JoinHandle<Result<(), NotCanceled>>>,
+    pub(super) cancel: Option<JoinHandle<Result<Duration, NotCanceled>>>,
 }
 
 /// Whether the context's end, or the user's leaving, ends what was sent.

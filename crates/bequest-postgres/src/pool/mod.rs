@@ -19,6 +19,7 @@ mod wait;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bequest::Context;
 use tokio::runtime::Handle;
@@ -206,7 +207,7 @@ impl Pool {
     }
 
     /// Cancels what runs on `target`, in the background.
-    fn request_cancel(&self, target: Target) -> JoinHandle<Result<(), NotCanceled>> {
+    fn request_cancel(&self, target: Target) -> JoinHandle<Result<Duration, NotCanceled>> {
         let cancels = Arc::clone(&self.cancels);
         self.runtime.spawn(cancels.request(self.options.clone(), target))
     }

@@ -26,7 +26,8 @@ use crate::cancel::NotCanceled;
 use crate::connection::{Connection, Status};
 use crate::pool::Pool;
 
-/// How long the first cancel has for its effect, before the next is sent. It doubles with each.
+/// How long the first cancel has for its effect, on top of the time that it was on its way, before the next is sent. It doubles
+/// with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(4);
 /// How long a `COPY` has to fail by itself.
 const COPY_PAUSE: Duration = Duration::from_millis(100);
@@ -88,13 +89,13 @@ async fn end(pool: &Pool, connection: &Connection, flight: Flight) -> Result<boo
         connection.client.check_connection().await
     });
     let mut canceled = stoppable || flight.cancel.is_some();
+    let mut pause = COPY_PAUSE;
     if canceled {
-        cancel(pool, connection, flight.cancel).await?;
+        pause = FIRST_PAUSE + cancel(pool, connection, flight.cancel).await?;
     }
     if !stoppable && !copies {
         return ended.await.map(|()| canceled).map_err(|_| Spoilt);
     }
-    let mut pause = if canceled { FIRST_PAUSE } else { COPY_PAUSE };
     loop {
         if let Ok(answer) = timeout(pause, ended.as_mut()).await {
             return answer.map(|()| canceled).map_err(|_| Spoilt);
@@ -105,12 +106,12 @@ async fn end(pool: &Pool, connection: &Connection, flight: Flight) -> Result<boo
     }
 }
 
-/// Cancels, unless it was `begun` already, and waits until no effect of it can come any more.
+/// Cancels, unless it was `begun` already, and waits until no effect of it can come any more: how long it was on its way.
 async fn cancel(
     pool: &Pool,
     connection: &Connection,
-    begun: Option<JoinHandle<Result<(), NotCanceled>>>,
-) -> Result<(), Spoilt> {
+    begun: Option<JoinHandle<Result<Duration, NotCanceled>>>,
+) -> Result<Duration, Spoilt> {
     let request = begun.unwrap_or_else(|| pool.request_cancel(connection.target.clone()));
     let requested = request.await.map_err(|_| Spoilt)?;
     requested.map_err(|_| Spoilt)
