@@ -248,6 +248,23 @@ fn drop_a_relay_and_its_child() {
     });
 }
 
+/// Whoever gives up last, the callback that can never run is dropped, and with it the node that it kept.
+#[test]
+fn give_up_and_give_up_above() {
+    loom::model(|| {
+        let held = Arc::new(());
+        let parent = Context::background().with_cancel();
+        let child = parent.with_cancel();
+        drop((parent.canceller(), child.canceller()));
+        let mine = Arc::clone(&held);
+        child.after_func(move |_| drop(mine)).detach();
+        let other = thread::spawn(move || drop(child.into_context()));
+        drop(parent.into_context());
+        other.join().unwrap();
+        assert_eq!(Arc::strong_count(&held), 1);
+    });
+}
+
 #[test]
 fn derive_and_derive_as_the_list_is_split() {
     loom::model(|| {

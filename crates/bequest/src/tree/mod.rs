@@ -11,7 +11,7 @@
 //! # Reading order
 //!
 //! [`layout`] (what a node is), [`state`] (its word and lock), [`link`] (lists of children), [`derive`] (making),
-//! [`walk`] (ending), [`record`] (waiting), [`release`] (freeing); beside them [`end`] (the error in one word),
+//! [`walk`] (ending), [`record`] (waiting), [`release`] (freeing), [`endless`] (giving up); beside them [`end`] (the error in one word),
 //! [`wheel`] and [`bell`] (time), [`pool`] (memory), [`tell`] (wakers and callbacks).
 //!
 //! # Invariants
@@ -62,6 +62,8 @@ mod bell;
 mod derive;
 #[cfg(not(bequest_plain))]
 mod end;
+#[cfg(not(bequest_plain))]
+mod endless;
 #[cfg(not(bequest_plain))]
 mod held;
 #[cfg(not(bequest_plain))]

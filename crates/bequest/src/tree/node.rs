@@ -9,13 +9,13 @@ use std::time::Instant;
 
 use super::bell;
 use super::end;
+use super::endless;
 use super::layout::Ptr;
 use super::link::{self, List};
 use super::release;
 use super::stamp::Stamp;
 use super::state::{
-    ARMED, BEGAN, DONE, ENDLESS, HAS_AT, KEPT, LISTED, LOCKED, Locked, ORPHAN, OWNS, RARE, ROOT, SETTLED,
-    UNARMED, is_pinned,
+    ARMED, BEGAN, DONE, HAS_AT, LISTED, LOCKED, Locked, ORPHAN, OWNS, RARE, ROOT, SETTLED, UNARMED, is_pinned,
 };
 use super::timer::Timers;
 use super::walk::{self, Event};
@@ -203,28 +203,10 @@ impl NodeRef {
             && ptr.state.load() & LISTED == 0
     }
 
-    /// Nobody has the right to cancel this node any more. If nothing else can end it either, a detached callback no
-    /// longer keeps it alive: it could never run.
+    /// Nobody has the right to cancel this node any more. If nothing else can end it either, now or once that is true of its
+    /// parents, a detached callback no longer keeps it alive: it could never run.
     pub(crate) fn give_up(&self) {
-        let ptr = self.ptr();
-        let bits = ptr.state.load();
-        let ends_with_another = parents(ptr)
-            .iter()
-            .any(|parent| parent.state.load() & (ROOT | ENDLESS) == 0);
-        if bits & (OWNS | DONE) != 0 || ends_with_another {
-            return;
-        }
-        let mut own = ptr.state.lock();
-        if own.has(DONE) {
-            return;
-        }
-        let was_kept = own.has(KEPT);
-        own.bits = own.bits & !KEPT | ENDLESS;
-        drop(own);
-        if was_kept {
-            // The handle that `detach_callback` left with the node.
-            drop(NodeRef::own(ptr));
-        }
+        endless::give_up(self);
     }
 }
 
@@ -460,15 +442,18 @@ pub(super) fn parents(ptr: Ptr) -> Vec<Ptr> {
 
 /// A handle to a node that is held by a child of it, even if it has no handle left.
 fn adopt(parent: Ptr) -> NodeRef {
-    let mut own = parent.state.lock();
+    adopt_under(parent, &mut parent.state.lock())
+}
+
+/// As [`adopt`], under the node's lock, of a node that is not being freed.
+pub(super) fn adopt_under(ptr: Ptr, own: &mut Locked<'_>) -> NodeRef {
     // Under the lock: whoever makes it an orphan counts under it too.
-    let handles = parent.handles.fetch_add(1, Ordering::Relaxed);
+    let handles = ptr.handles.fetch_add(1, Ordering::Relaxed);
     if handles > MOST_HANDLES {
         std::process::abort();
     }
     own.bits &= !ORPHAN;
-    drop(own);
-    NodeRef::own(parent)
+    NodeRef::own(ptr)
 }
 
 /// How many children of a node are live, and how many there are with those that have ended and are still held. Under one

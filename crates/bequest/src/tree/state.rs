@@ -51,8 +51,10 @@ const SHARD_SHIFT: u32 = 18;
 const SHARD_MASK: u32 = 0b1111 << SHARD_SHIFT;
 const CONTENDED_SHIFT: u32 = 22;
 const CONTENDED_MASK: u32 = 0b1111 << CONTENDED_SHIFT;
-const PIN_SHIFT: u32 = 26;
-const PIN_MASK: u32 = 0b11_1111 << PIN_SHIFT;
+/// Nobody has the right to cancel the node any more.
+pub(super) const GIVEN_UP: u32 = 1 << 26;
+const PIN_SHIFT: u32 = 27;
+const PIN_MASK: u32 = 0b1_1111 << PIN_SHIFT;
 
 /// After so many lock attempts that met another thread, a node's list of children is split.
 pub(super) const CROWDED: u32 = if EXPLORED { 1 } else { 15 };

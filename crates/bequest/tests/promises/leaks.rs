@@ -221,6 +221,30 @@ fn a_detached_callback_below_what_nobody_can_end_keeps_nothing() {
     assert_eq!(Arc::strong_count(&held), 1);
 }
 
+/// The same if the parent is given up last, and the child's handles are gone by then.
+#[test]
+fn a_detached_callback_goes_when_the_last_who_could_end_it_gives_up() {
+    let held = Arc::new(());
+    let outer = Context::background().with_cancel();
+    let other = Context::background().with_cancel();
+    let inner = given_up(&outer);
+    let both = give_up(Context::any([&inner, &*other]));
+    for ctx in [&inner, &given_up(&inner), &both, &given_up(&both)] {
+        let mine = Arc::clone(&held);
+        ctx.after_func(move |_| drop(mine)).detach();
+    }
+    // More children than are looked at under one lock, and the first one's callback is the last to be come to.
+    let many: Vec<_> = (0..600).map(|_| given_up(&inner)).collect();
+    drop((inner, both));
+    assert_eq!(Arc::strong_count(&held), 5);
+    drop(give_up(outer));
+    drop(many);
+    // The merged one can still end with the other; it keeps `inner`, which is above it.
+    assert_eq!(Arc::strong_count(&held), 4);
+    drop(give_up(other));
+    assert_eq!(Arc::strong_count(&held), 1);
+}
+
 /// The control: what somebody can still end keeps its callback.
 #[test]
 fn control_a_detached_callback_below_a_scope_is_kept() {
@@ -237,7 +261,10 @@ fn control_a_detached_callback_below_a_scope_is_kept() {
 
 /// A node of its own, since a canceller was made, that nobody has the right to cancel any more.
 fn given_up(ctx: &Context) -> Context {
-    let scope = ctx.with_cancel();
+    give_up(ctx.with_cancel())
+}
+
+fn give_up(scope: CancelScope) -> Context {
     drop(scope.canceller());
     scope.into_context()
 }

@@ -59,6 +59,8 @@ struct Inner {
     timer: Option<TimerKey>,
     /// Keeps a node with a detached callback alive until it ends.
     keeper: Option<Arc<Node>>,
+    /// Nobody has the right to cancel the node any more.
+    is_given_up: bool,
     /// Nothing can end the node any more; a callback must not keep it.
     is_endless: bool,
     name: Option<&'static str>,
@@ -309,15 +311,23 @@ impl Node {
 
     /// Nobody has the right to cancel this node any more. If nothing else can end it either, a detached callback no
     /// longer keeps it alive: it could never run.
-    pub(crate) fn give_up(&self) {
-        if self.owns_deadline || self.is_ended() || self.parents().any(|parent| parent.may_end()) {
-            return;
+    /// Nobody has the right to cancel this node any more: it, and what was given up below it, lets go of callbacks that
+    /// could never run.
+    pub(crate) fn give_up(self: &Arc<Self>) {
+        lock(&self.inner).is_given_up = true;
+        let (mut open, mut keepers) = (vec![Arc::clone(self)], Vec::new());
+        while let Some(node) = open.pop() {
+            if node.owns_deadline || node.is_ended() || node.parents().any(|parent| parent.may_end()) {
+                continue;
+            }
+            let mut inner = lock(&node.inner);
+            if !inner.is_given_up || inner.is_endless {
+                continue;
+            }
+            inner.is_endless = true;
+            keepers.extend(inner.keeper.take());
+            open.extend(inner.children.iter().filter_map(Weak::upgrade));
         }
-        let mut inner = lock(&self.inner);
-        inner.is_endless = true;
-        let keeper = inner.keeper.take();
-        drop(inner);
-        drop(keeper);
     }
 
     /// Whether there is anybody who could end it.
@@ -496,6 +506,7 @@ impl Inner {
             callbacks: Slab::new(),
             timer: None,
             keeper: None,
+            is_given_up: false,
             is_endless: false,
             name: None,
             reason: Reason::Deadline,
