@@ -107,6 +107,7 @@ unsafe fn settle(ptr: Ptr) {
 }
 
 /// Decides, under the node's lock, that it is to be freed by the caller: walks and timers leave it alone from now on.
+#[inline]
 pub(super) fn condemn(ptr: Ptr, own: &mut Locked<'_>) {
     own.bits |= DYING;
     if own.has(ARMED) {
@@ -155,8 +156,27 @@ fn cut_links(full: &Full, condemned: &mut Vec<Ptr>) {
 }
 
 /// Takes a node out of its parent's list; the parent, if it is to be freed now.
+#[inline]
 fn leave_list(ptr: Ptr) -> Option<Ptr> {
     let parent = ptr.parent?;
+    let above = parent.state.load();
+    if above & SHARDED == 0 {
+        if let Some(mut own) = parent.state.lock_from(above) {
+            link::unlink(&parent.kids, ptr);
+            // As in `take_if_last`, of a node with one list.
+            let is_last =
+                own.has(ORPHAN) && !is_pinned(own.bits) && parent.kids.load(Ordering::Relaxed).is_null();
+            if is_last {
+                condemn(parent, &mut own);
+            }
+            return is_last.then_some(parent);
+        }
+    }
+    leave_crowded_list(parent, ptr)
+}
+
+#[inline(never)]
+fn leave_crowded_list(parent: Ptr, ptr: Ptr) -> Option<Ptr> {
     let list = List::of_child(&parent, ptr);
     list.remove(ptr);
     take_if_last(parent, list)
