@@ -14,9 +14,10 @@ use super::layout::Ptr;
 use super::link::{List, lists};
 use super::node::{adopt_under, parents};
 use super::state::{DONE, DYING, ENDLESS, GIVEN_UP, KEPT, OWNS, ROOT};
+use crate::sync::EXPLORED;
 
 /// How many children are looked at under one hold of a list's lock.
-const BATCH: usize = 256;
+const BATCH: usize = if EXPLORED { 1 } else { 256 };
 
 /// Notes that nobody has the right to cancel `node` any more.
 pub(super) fn give_up(node: &NodeRef) {

@@ -316,6 +316,12 @@ fn split(node: Ptr, own: &mut Locked<'_>) {
     own.bits |= SHARDED;
 }
 
+/// As if many threads had met at the node.
+#[cfg(all(test, not(any(loom, shuttle))))]
+pub(super) fn split_now(node: Ptr) {
+    split(node, &mut node.state.lock());
+}
+
 /// The lists of a node that has been split; they live as long as it does.
 #[inline]
 fn shards(node: &Node) -> &Shards {

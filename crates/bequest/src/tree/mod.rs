@@ -11,8 +11,8 @@
 //! # Reading order
 //!
 //! [`layout`] (what a node is), [`state`] (its word and lock), [`link`] (lists of children), [`derive`] (making),
-//! [`walk`] (ending), [`record`] (waiting), [`release`] (freeing), [`endless`] (giving up); beside them [`end`] (the error in one word),
-//! [`wheel`] and [`bell`] (time), [`pool`] (memory), [`tell`] (wakers and callbacks).
+//! [`walk`] and [`mark`] (ending), [`record`] (waiting), [`release`] (freeing), [`endless`] (giving up); beside them
+//! [`end`] (the error in one word), [`wheel`] and [`bell`] (time), [`pool`] (memory), [`tell`] (wakers and callbacks).
 //!
 //! # Invariants
 //!
@@ -70,6 +70,8 @@ mod held;
 mod layout;
 #[cfg(not(bequest_plain))]
 mod link;
+#[cfg(not(bequest_plain))]
+mod mark;
 #[cfg(not(bequest_plain))]
 mod node;
 #[cfg(not(bequest_plain))]

@@ -14,25 +14,18 @@
 //! goes over the same lists and marks what it finds unmarked; it waits for nobody. A node whose lists have been walked
 //! to their end is `SETTLED`, and later walks leave it aside.
 
-use std::sync::Arc;
-use std::time::Instant;
-
-use super::end::{self, Raw, Shares};
+use super::Blame;
+use super::end;
 use super::layout::Ptr;
 use super::link::{self, List, ListLock, is_split, lists};
-use super::node::{self, disarm, has_come};
+use super::mark::Marks;
+use super::node::{self, has_come};
 use super::release;
 use super::stamp::Stamp;
 use super::state::{
-    self, ARMED, BEGAN, DONE, DYING, KEPT, LISTED, Locked, ORPHAN, OWNS, PIN, SETTLED, SHARDED, UNARMED,
-    is_pinned, pins_are_used_up,
+    self, DONE, DYING, Locked, ORPHAN, OWNS, PIN, SETTLED, SHARDED, is_pinned, pins_are_used_up,
 };
-use super::tell::{Run, Tell};
-use super::timer::Timers;
-use super::{Blame, NodeRef, record};
-use crate::canceled::{Canceled, End, Kind, LazyId, ScopeId};
-use crate::inspect;
-use crate::reason::Reason;
+use super::tell::Run;
 use crate::sync::atomic::Ordering;
 use crate::sync::{EXPLORED, relax};
 
@@ -90,7 +83,7 @@ pub(super) fn end_with(ptr: Ptr, event: &Event, run: Run) {
             return;
         }
     }
-    walk.mark(ptr, &mut own, Why::Event(event));
+    walk.marks.begin(ptr, &mut own, event);
     if has_below(ptr, &own) {
         // A parent reads as done no later than its children.
         ptr.state.republish(own.bits);
@@ -107,25 +100,8 @@ fn has_below(ptr: Ptr, own: &Locked<'_>) -> bool {
     !own.has(SETTLED) && !ptr.kids.load(Ordering::Relaxed).is_null()
 }
 
-/// Why a node is marked.
-enum Why<'e> {
-    Event(&'e Event),
-    /// A parent ended, with this end.
-    Inherited(Raw),
-}
-
 struct Walk {
-    /// When it is, once that was asked. A clock of the user's is read before the first lock is taken (invariant 6).
-    now: Option<Instant>,
-    /// The clock that is read; `None` for the system's. A merged context may have parents with another clock.
-    timers: Option<Arc<Timers>>,
-    shares: Shares,
-    tell: Tell,
-    /// Where listed nodes are at which an end began. Mostly one: the first needs no memory.
-    first_began: Option<(usize, Canceled)>,
-    began: Vec<(usize, Canceled)>,
-    /// Merged nodes, marked and pinned, below which nobody has looked yet.
-    merged: Vec<Ptr>,
+    marks: Marks,
     /// Nodes that this walk was the last to hold.
     dying: Vec<Ptr>,
 }
@@ -144,15 +120,8 @@ enum Step<'w> {
 
 impl Walk {
     fn new(ptr: Ptr) -> Walk {
-        let timers = ptr.timers().cloned();
         Walk {
-            now: timers.as_ref().map(|timers| timers.clock().now()),
-            timers,
-            shares: Shares::default(),
-            tell: Tell::default(),
-            first_began: None,
-            began: Vec::new(),
-            merged: Vec::new(),
+            marks: Marks::new(ptr),
             dying: Vec::new(),
         }
     }
@@ -278,7 +247,7 @@ impl Walk {
     fn settle(&self, list: List<'_>) {
         let node = list.parent;
         // Below a merged node that is yet to be walked something may be live.
-        let is_settled = self.merged.is_empty();
+        let is_settled = self.marks.merged.is_empty();
         match list.lock {
             ListLock::Own(mut own) => {
                 if is_settled {
@@ -303,7 +272,7 @@ impl Walk {
             let Some(child) = next else { return Step::End };
             next = list.after(child);
             if let Some(target) = child.tether_target() {
-                if !self.mark_merged(target, end) {
+                if !self.marks.merged(target, end) {
                     return Step::Again;
                 }
                 continue;
@@ -317,7 +286,7 @@ impl Walk {
             if own.has(DYING) {
                 continue;
             }
-            self.mark_inherited(child, &mut own, end);
+            self.marks.inherited(child, &mut own, end);
             if has_below(child, &own) {
                 return Step::Down(child, own);
             }
@@ -332,154 +301,6 @@ impl Walk {
         unreachable!("a list has an end")
     }
 
-    /// Marks one node under its lock with the end of a parent, if it is live.
-    #[inline(always)]
-    fn mark_inherited(&mut self, ptr: Ptr, own: &mut Locked<'_>, end: Raw) {
-        if own.has(DONE | OWNS | LISTED) {
-            return self.mark(ptr, own, Why::Inherited(end));
-        }
-        // As in `mark`, of a node that has no deadline of its own.
-        let waiting = ptr.tail.load(Ordering::Relaxed);
-        let end = self.shares.one_of(end);
-        ptr.tail.store(end.word(), Ordering::Release);
-        if !waiting.is_null() {
-            self.take_waiting(ptr, own, waiting, end);
-        }
-        own.bits |= DONE;
-    }
-
-    /// Marks one node under its lock, if it is live.
-    fn mark(&mut self, ptr: Ptr, own: &mut Locked<'_>, why: Why<'_>) {
-        if own.has(DONE) {
-            return;
-        }
-        let end = self.end_by(ptr, own, why);
-        if own.has(ARMED) {
-            disarm(ptr, own);
-        }
-        let waiting = ptr.tail.load(Ordering::Relaxed);
-        // Release: pairs with the Acquire load in `end::seen`; the mark itself is published by the lock's store.
-        ptr.tail.store(end.word(), Ordering::Release);
-        if !waiting.is_null() {
-            self.take_waiting(ptr, own, waiting, end);
-        }
-        own.bits = own.bits & !UNARMED | DONE;
-    }
-
-    #[cold]
-    fn take_waiting(&mut self, ptr: Ptr, own: &mut Locked<'_>, first: *mut (), end: Raw) {
-        let keeper = own.has(KEPT).then(|| NodeRef::own(ptr));
-        own.bits &= !KEPT;
-        // SAFETY: under the lock, with what the tail was.
-        unsafe { record::take_all(first, &end, keeper, &mut self.tell) };
-    }
-
-    /// Marks a merged node that is reached by its stand-in, and keeps it for later if there is something below it.
-    fn mark_merged(&mut self, node: Ptr, end: Raw) -> bool {
-        let mut own = node.state.lock();
-        if own.has(DYING) {
-            return true;
-        }
-        self.mark(node, &mut own, Why::Inherited(end));
-        if own.has(SETTLED) || node.kids.load(Ordering::Relaxed).is_null() || self.merged.contains(&node) {
-            return true;
-        }
-        if pins_are_used_up(own.bits) {
-            return false;
-        }
-        own.bits += PIN;
-        self.merged.push(node);
-        true
-    }
-
-    /// The end that a node is given: its own deadline's, if that has passed (invariant 9).
-    #[inline]
-    fn end_by(&mut self, ptr: Ptr, own: &mut Locked<'_>, why: Why<'_>) -> Raw {
-        let has_passed = own.has(OWNS) && self.reads_clock_of(ptr) && ptr.deadline() <= Stamp::of(self.now());
-        match why {
-            Why::Inherited(end) if !has_passed => self.shares.one_of(end),
-            Why::Event(Event::Canceled(blame)) if !has_passed => {
-                own.bits |= BEGAN;
-                self.own_end(ptr, Some(blame))
-            }
-            _ => {
-                own.bits |= BEGAN;
-                self.own_end(ptr, None)
-            }
-        }
-    }
-
-    /// An end that begins at this node: somebody's blame, or its own deadline.
-    fn own_end(&mut self, ptr: Ptr, blame: Option<&Blame>) -> Raw {
-        // SAFETY: the caller has the lock.
-        let details = unsafe { ptr.details() };
-        let id = details.as_ref().map_or(0, |details| details.id);
-        let name = details.as_ref().and_then(|details| details.name);
-        // The list of ends shows it at once, so there is nothing to put off.
-        let is_listed = ptr.state.load() & LISTED != 0;
-        let scope = match id {
-            0 if is_listed => ScopeId::next().into(),
-            id => LazyId::of(id),
-        };
-        let at = Some(self.now());
-        let end = match blame {
-            None => End {
-                kind: Kind::DeadlineExceeded,
-                reason: details
-                    .as_ref()
-                    .map_or(Reason::Deadline, |details| details.reason),
-                cause: details.and_then(|details| details.cause.clone()),
-                origin: ptr.made_at(),
-                was_called: false,
-                scope,
-                name,
-                at,
-            },
-            Some(blame) => End {
-                kind: if blame.reason.is_timeout() {
-                    Kind::DeadlineExceeded
-                } else {
-                    Kind::Canceled
-                },
-                reason: blame.reason,
-                cause: blame.cause.clone(),
-                origin: blame.origin,
-                was_called: blame.reason != Reason::ScopeEnded,
-                scope,
-                name,
-                at,
-            },
-        };
-        let is_leaf = ptr.kids.load(Ordering::Relaxed).is_null();
-        let end = if is_leaf {
-            Raw::own(Canceled::with_shares(end, usize::from(is_listed)))
-        } else {
-            self.shares.begin(end)
-        };
-        if is_listed {
-            let share = if is_leaf { end } else { self.shares.one_of(end) };
-            let began = (ptr.place(), share.into_canceled());
-            match &mut self.first_began {
-                first @ None => *first = Some(began),
-                Some(_) => self.began.push(began),
-            }
-        }
-        end
-    }
-
-    /// The present instant, the same throughout the walk.
-    fn now(&mut self) -> Instant {
-        *self.now.get_or_insert_with(Instant::now)
-    }
-
-    fn reads_clock_of(&self, ptr: Ptr) -> bool {
-        match (&self.timers, ptr.timers()) {
-            (None, None) => true,
-            (Some(read), Some(own)) => Arc::ptr_eq(read, own),
-            _ => false,
-        }
-    }
-
     /// Lets go of a pinned node. If that was the last hold on it, it is freed at the end.
     fn unpin(&mut self, ptr: Ptr) {
         if unpin(ptr) {
@@ -489,30 +310,20 @@ impl Walk {
 
     /// Goes below merged nodes, and then tells everybody, outside every lock.
     fn finish(mut self, top: Ptr, run: Run) {
-        let nothing_is_left = self.merged.is_empty() && self.dying.is_empty() && self.first_began.is_none();
-        if nothing_is_left && self.tell.is_empty() {
+        if self.dying.is_empty() && self.marks.are_untold() {
             return;
         }
-        while !self.merged.is_empty() {
-            for node in std::mem::take(&mut self.merged) {
+        while !self.marks.merged.is_empty() {
+            for node in std::mem::take(&mut self.marks.merged) {
                 self.below(node, None);
                 self.unpin(node);
             }
             // What is above them could not be settled before.
             self.below(top, None);
         }
-        if let Some(first) = self.first_began.take() {
-            let now = match self.timers {
-                None => self.now(),
-                Some(_) => Instant::now(),
-            };
-            for (place, end) in std::iter::once(first).chain(self.began.drain(..)) {
-                inspect::ended(place, end, now);
-            }
-        }
         // Destructors are foreign, and a panic in one must not keep the news from anybody: they come last.
-        let _later = (self.shares, Dying(self.dying));
-        self.tell.run(run);
+        let _later = Dying(self.dying);
+        self.marks.tell(run);
     }
 }
 
@@ -537,4 +348,98 @@ pub(super) fn unpin(ptr: Ptr) -> bool {
         release::condemn(ptr, &mut own);
     }
     is_last
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::panic::Location;
+    use std::thread;
+
+    use super::*;
+    use crate::Reason;
+    use crate::tree::NodeRef;
+
+    fn child(parent: Option<&NodeRef>) -> NodeRef {
+        NodeRef::child(parent, Location::caller(), None)
+    }
+
+    fn cancel(node: &NodeRef) {
+        node.cancel(Blame {
+            reason: Reason::Shutdown,
+            cause: None,
+            origin: Location::caller(),
+        });
+    }
+
+    /// Takes all pins of a node; how many those are.
+    fn take_pins(node: &NodeRef) -> u32 {
+        let ptr = node.ptr();
+        let mut own = ptr.state.lock();
+        let mut pins = 0;
+        while !pins_are_used_up(own.bits) {
+            own.bits += PIN;
+            pins += 1;
+        }
+        pins
+    }
+
+    fn give_pins_back(node: &NodeRef, pins: u32) {
+        node.ptr().state.lock().bits -= pins * PIN;
+    }
+
+    fn has_pins(node: &NodeRef) -> bool {
+        is_pinned(node.ptr().state.load())
+    }
+
+    #[test]
+    fn a_walk_that_finds_no_pin_below_split_lists_lets_go_of_its_own_and_begins_again() {
+        let top = child(None);
+        let outer = child(Some(&top));
+        link::split_now(outer.ptr());
+        let inner = child(Some(&outer));
+        link::split_now(inner.ptr());
+        let leaf = child(Some(&inner));
+        let pins = take_pins(&inner);
+        thread::scope(|threads| {
+            threads.spawn(|| cancel(&top));
+            // It marks the inner node, and can get no further.
+            while !inner.is_done() {
+                thread::yield_now();
+            }
+            assert!(!leaf.is_done());
+            give_pins_back(&inner, pins);
+        });
+        assert!(leaf.is_done());
+        assert!(![&top, &outer, &inner, &leaf].into_iter().any(has_pins));
+    }
+
+    #[test]
+    fn a_walk_that_finds_neither_the_way_up_nor_a_pin_begins_again() {
+        let top = child(None);
+        let sibling = child(Some(&top));
+        let middle = child(Some(&top));
+        let leaf = child(Some(&middle));
+        let pins = take_pins(&middle);
+        thread::scope(|threads| {
+            // The walk waits for the leaf, and holds nothing above it but the list that the leaf is in.
+            let in_its_way = leaf.ptr();
+            let in_its_way = in_its_way.state.lock();
+            threads.spawn(|| cancel(&top));
+            while !middle.is_done() {
+                thread::yield_now();
+            }
+            let above = top.ptr();
+            let above = above.state.lock();
+            drop(in_its_way);
+            // So it cannot go up, cannot pin the node that it comes from, and comes back from the top.
+            while !leaf.is_done() || middle.ptr().state.try_lock().is_none() {
+                thread::yield_now();
+            }
+            give_pins_back(&middle, pins);
+            assert!(!sibling.is_done());
+            drop(above);
+        });
+        assert!(sibling.is_done());
+        assert!(![&top, &sibling, &middle, &leaf].into_iter().any(has_pins));
+    }
 }
