@@ -2,7 +2,7 @@
 //!
 //! Here lives what a context does to an exchange; the protocols and the pool of used connections are hyper's. There are
 //! two ways in: [`Client`], ready to use, over TLS with feature `tls`, and [`ContextLayer`], which does the same around any
-//! tower client.
+//! tower client. [`RetryLayer`] tries again what may be tried again, within what the caller has left.
 //!
 //! ```text
 //! step       Waiting ──► Dialling ──► Sending ──► Answering ──► Reading
@@ -30,6 +30,7 @@ mod hosts;
 mod kept;
 mod layer;
 mod ready;
+mod retry;
 mod sending;
 mod sent_body;
 #[cfg(feature = "tls")]
@@ -48,6 +49,7 @@ pub use dial::Connector;
 pub use error::{Error, Step};
 pub use layer::{ContextLayer, ContextService};
 pub use ready::Client;
+pub use retry::{GaveUp, Replayable, Retry, RetryError, RetryLayer, RetryService};
 #[cfg(feature = "tls")]
 pub use tls::{Https, HttpsStream, Tls, TlsError};
 

@@ -1,8 +1,9 @@
 //! The client that is ready to use: a pool of connections, places for each host, and a context for each exchange.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use bequest::Context;
@@ -12,6 +13,7 @@ use http_body::Body;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::{CaptureConnection, HttpConnector, capture_connection};
 use tokio::sync::OwnedSemaphorePermit;
+use tower_service::Service;
 
 use super::BoxError;
 use super::body::ResponseBody;
@@ -107,6 +109,32 @@ impl<C: Connector> Client<C> {
         let exchange = connected(self.pool.request(request), connection.clone(), connecting);
         let response = call.run(|| step(&connection, &sent), exchange).await?;
         Ok(call.answer(response, place))
+    }
+}
+
+/// As [`send`](Client::send), for the [`Context`] in the request's extensions; without one, for none that ends.
+impl<C, B> Service<Request<B>> for Client<C>
+where
+    C: Connector,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<ResponseBody>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Error>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut TaskContext<'_>) -> Poll<Result<(), Error>> {
+        // A turn is waited for under the request's context.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let client = self.clone();
+        Box::pin(async move {
+            let ctx = request.extensions_mut().remove::<Context>();
+            let ctx = ctx.unwrap_or_else(Context::background);
+            client.send(&ctx, request).await
+        })
     }
 }
 

@@ -11,6 +11,7 @@ mod go;
 mod hops;
 mod http2;
 mod layer;
+mod retry;
 mod support;
 #[cfg(feature = "tls")]
 mod tls;
