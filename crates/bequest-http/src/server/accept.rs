@@ -12,6 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::shared::Shared;
@@ -28,6 +29,9 @@ pub(super) trait Accept: Send {
 
     /// The next connection. Dropping the future loses none.
     fn accept(&mut self) -> impl Future<Output = io::Result<Self::Accepted>> + Send;
+
+    /// A connection that waits to be accepted, if there is one.
+    fn accept_waiting(&mut self) -> Option<Self::Accepted>;
 }
 
 impl Accept for TcpListener {
@@ -35,6 +39,24 @@ impl Accept for TcpListener {
 
     async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
         TcpListener::accept(self).await
+    }
+
+    fn accept_waiting(&mut self) -> Option<(TcpStream, SocketAddr)> {
+        // The system is asked, and not the runtime, which may not have heard of it yet.
+        loop {
+            match SockRef::from(&*self).accept() {
+                Ok((socket, addr)) => {
+                    socket.set_nonblocking(true).ok()?;
+                    return Some((TcpStream::from_std(socket.into()).ok()?, addr.as_socket()?));
+                }
+                Err(error) if matches!(judge(&error), Failure::OfOneConnection) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return None,
+                    _ => {}
+                },
+                // The server is about to end; a shortage is not waited out any more.
+                Err(_) => return None,
+            }
+        }
     }
 }
 
@@ -94,6 +116,10 @@ mod tests {
 
         async fn accept(&mut self) -> io::Result<&'static str> {
             self.0.pop_front().expect("the script goes on")
+        }
+
+        fn accept_waiting(&mut self) -> Option<&'static str> {
+            None
         }
     }
 

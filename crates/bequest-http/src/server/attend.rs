@@ -38,6 +38,7 @@ pub(super) struct Attendant {
     conn: Arc<Connection>,
     tap: Tap,
     watch: Watch,
+    outlook: Lookout,
     /// Running, or over, since the present requests were first seen to wait with more to read.
     patience: Patience,
 }
@@ -57,12 +58,17 @@ enum Patience {
 }
 
 impl Attendant {
-    /// `lookout` is `None` where the watch is switched off.
-    pub(super) fn new(conn: Arc<Connection>, tap: Tap, lookout: Option<Lookout>) -> Attendant {
+    /// `outlook` is watched unless that is switched off.
+    pub(super) fn new(conn: Arc<Connection>, tap: Tap, outlook: Lookout) -> Attendant {
+        let watch = match conn.server().watch {
+            true => Watch::Ready(outlook.clone()),
+            false => Watch::Off,
+        };
         Attendant {
             conn,
             tap,
-            watch: lookout.map_or(Watch::Off, Watch::Ready),
+            watch,
+            outlook,
             patience: Patience::Unused,
         }
     }
@@ -70,17 +76,39 @@ impl Attendant {
     /// Polls hyper's future to its end, looking after it whenever it waits.
     pub(super) async fn attend<H: Future>(&mut self, http: Pin<&mut H>) -> H::Output {
         let mut http = http;
+        poll_fn(|cx| self.poll(http.as_mut(), cx)).await
+    }
+
+    /// Polls hyper's future until it has taken in what has come on an idle connection, or to its end.
+    pub(super) async fn take_in<H: Future>(&mut self, http: Pin<&mut H>) -> Option<H::Output> {
+        let mut http = http;
         poll_fn(|cx| {
-            self.conn.begin_poll();
-            self.tap.begin_poll();
-            let polled = http.as_mut().poll(cx);
-            self.tap.send_gathered(cx);
-            if polled.is_pending() {
-                self.look(cx);
+            if !self.has_unread() {
+                return Poll::Ready(None);
             }
-            polled
+            match self.poll(http.as_mut(), cx) {
+                Poll::Ready(output) => Poll::Ready(Some(output)),
+                Poll::Pending if self.has_unread() => Poll::Pending,
+                Poll::Pending => Poll::Ready(None),
+            }
         })
         .await
+    }
+
+    /// Whether something has come that nobody has asked for yet, on a connection on which nothing is under way.
+    fn has_unread(&self) -> bool {
+        !self.conn.is_busy() && self.outlook.has_unread()
+    }
+
+    fn poll<H: Future>(&mut self, http: Pin<&mut H>, cx: &mut TaskContext<'_>) -> Poll<H::Output> {
+        self.conn.begin_poll();
+        self.tap.begin_poll();
+        let polled = http.poll(cx);
+        self.tap.send_gathered(cx);
+        if polled.is_pending() {
+            self.look(cx);
+        }
+        polled
     }
 
     fn look(&mut self, cx: &mut TaskContext<'_>) {

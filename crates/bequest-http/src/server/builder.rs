@@ -233,6 +233,10 @@ impl Builder {
     /// A connection that was accepted less than a second ago and has sent nothing yet is no idle one: its request may be on
     /// its way, and is answered if it comes within that second.
     ///
+    /// What waits to be accepted when `ctx` ends still is, and a request that has come on an idle connection by then is
+    /// answered: neither is lost because the server had not looked yet. What comes later than that meets a closed connection,
+    /// as HTTP/1 clients must expect of one that they keep.
+    ///
     /// A `ctx` that has ended already is a server that accepts nothing.
     ///
     /// # Cancel safety
@@ -418,6 +422,10 @@ mod tests {
 
         async fn accept(&mut self) -> io::Result<Accepted> {
             Err(io::ErrorKind::InvalidInput.into())
+        }
+
+        fn accept_waiting(&mut self) -> Option<Accepted> {
+            None
         }
     }
 

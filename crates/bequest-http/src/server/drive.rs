@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use super::BoxError;
 use super::attend::Attendant;
 use super::bell::{Either, beside};
-use super::connection::Connection;
+use super::connection::{Connection, FRESH};
 use super::streams::Streams;
 use super::wire::Wire;
 
@@ -60,6 +60,14 @@ pub(super) async fn drive<H: Engine>(
     };
     if let Some(over @ (Over::Finished(_) | Over::Departed | Over::Limit("header" | "write stall"))) = over {
         return over;
+    }
+    // Of HTTP/2 the goodbye says which requests are still answered.
+    if over.is_none() && !conn.is_http2() {
+        // hyper would close an idle connection without a look at what has come on it.
+        let taken = attendant.take_in(http.as_mut());
+        if let Ok(Some(result)) = conn.server().clock.timeout(FRESH, taken).await {
+            return Over::Finished(result);
+        }
     }
     http.as_mut().close();
     conn.restart_idle();

@@ -17,6 +17,9 @@ use super::silence;
 use super::socket::Socket;
 use super::transport::Transport;
 
+/// How many connections are accepted after the end at most; tokio's listeners let 1024 wait.
+const MOST_WAITING: u64 = 1024;
+
 /// What a listener for sockets gives.
 pub(super) type Accepted = (TcpStream, SocketAddr);
 
@@ -40,19 +43,49 @@ where
     let places = Arc::new(Semaphore::new(
         server.limits.connections.min(Semaphore::MAX_PERMITS),
     ));
+    if let Some(end) = ctx.err() {
+        return Stop::Asked(end);
+    }
     let mut last_id = 0;
     loop {
-        // Tells the end first: work that is ready wins in `run`, and a flood of clients must not keep us from ending.
-        if let Some(end) = ctx.err() {
-            return Stop::Asked(end);
-        }
         let (place, accepted) = match ctx.run(next_connection(server, listener, &places)).await {
             Ok(Ok(next)) => next,
             Ok(Err(error)) => return Stop::Failed(error),
-            Err(end) => return Stop::Asked(end),
+            Err(end) => {
+                accept_waiting(server, listener, &places, last_id, service);
+                return Stop::Asked(end);
+            }
         };
         last_id += 1;
         start_connection(server, accepted, last_id, place, service.clone());
+        // Work that is ready wins in `run`, and a flood of clients must not keep us from ending.
+        if let Some(end) = ctx.err() {
+            accept_waiting(server, listener, &places, last_id, service);
+            return Stop::Asked(end);
+        }
+    }
+}
+
+/// Accepts what has come before the end: its clients believe that they are connected, and may have asked already.
+fn accept_waiting<A, S>(
+    server: &Arc<Shared>,
+    listener: &mut A,
+    places: &Arc<Semaphore>,
+    last_id: u64,
+    service: S,
+) where
+    A: Accept<Accepted = Accepted>,
+    S: App,
+{
+    // No more than the system lets wait, as those who come now are without end.
+    for id in last_id + 1..=last_id + MOST_WAITING {
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            return;
+        };
+        let Some(accepted) = listener.accept_waiting() else {
+            return;
+        };
+        start_connection(server, accepted, id, place, service.clone());
     }
 }
 

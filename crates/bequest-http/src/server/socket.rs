@@ -84,6 +84,12 @@ impl Lookout {
         }
     }
 
+    /// Asks the system whether something has come that was not read.
+    pub(super) fn has_unread(&self) -> bool {
+        let peeked = SockRef::from(self.stream()).peek(&mut [MaybeUninit::uninit()]);
+        peeked.is_ok_and(|bytes| bytes > 0)
+    }
+
     /// Closes both directions, whoever holds the socket.
     pub(super) fn hang_up(&self) {
         // Fails only if the connection is over already.

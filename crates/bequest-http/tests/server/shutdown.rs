@@ -1,5 +1,6 @@
 //! Drain, tell, drop.
 
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use bequest::{Context, Kind, Reason};
@@ -11,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::common::{Http1, Http2, RawHttp2, TestClock, TestServer, full, guard, probe, until};
 
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n";
 const STEP: Duration = Duration::from_millis(500);
 /// How long a client may be silent, when the drain begins, before it counts as idle.
 const FRESH: Duration = Duration::from_secs(1);
@@ -64,6 +66,89 @@ async fn a_request_that_is_on_its_way_when_the_drain_begins_is_answered() {
     clock.advance(FRESH);
     let summary = server.ended().await;
     assert_eq!((summary.unfinished, summary.statistics.served), (0, 1));
+}
+
+#[tokio::test]
+async fn what_waits_to_be_accepted_when_the_end_comes_is_answered() {
+    let (service, mut arrivals) = probe();
+    let server = TestServer::with(Server::builder(), Context::background(), service).await;
+    let _first = Http1::connect(server.addr).await;
+    until("the server to accept", || {
+        server.statistics.snapshot().connections == 1
+    })
+    .await;
+    // The server runs on this very thread: it has not seen the next client when it hears of its end.
+    let mut client = std::net::TcpStream::connect(server.addr).expect("the system accepts");
+    client.write_all(REQUEST).expect("the system takes it");
+    server.process.cancel();
+    arrivals.next().await.answer(full("in time"));
+    assert_eq!(server.ended().await.statistics.served, 1);
+    assert!(rest(client).ends_with("in time"));
+}
+
+#[tokio::test]
+async fn control_a_listener_that_is_just_closed_loses_what_waits_there() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let mut client =
+        std::net::TcpStream::connect(listener.local_addr().unwrap()).expect("the system accepts");
+    client.write_all(REQUEST).expect("the system takes it");
+    drop(listener);
+    assert_eq!(rest(client), "");
+}
+
+#[tokio::test]
+async fn a_request_that_has_come_on_an_idle_connection_is_answered() {
+    let (service, mut arrivals) = probe();
+    let server = TestServer::with(Server::builder(), Context::background(), service).await;
+    let mut client = Http1::connect(server.addr).await;
+    client.request("GET", "/first").await;
+    arrivals.next().await.answer(full("first"));
+    client.answer().await;
+    until("an idle connection", || {
+        server.statistics.snapshot().requests == 0
+    })
+    .await;
+    // Both before the server is polled again.
+    assert_eq!(client.stream.try_write(REQUEST).expect("room"), REQUEST.len());
+    server.process.cancel();
+    arrivals.next().await.answer(full("in time"));
+    assert_eq!(client.answer().await.body, "in time");
+    assert_eq!(server.ended().await.statistics.served, 2);
+}
+
+#[tokio::test]
+async fn control_hyper_alone_closes_an_idle_connection_on_what_has_come() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let addr = listener.local_addr().expect("an address");
+    let (close, mut closes) = tokio::sync::oneshot::channel::<()>();
+    let served = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("a client");
+        let service = hyper::service::service_fn(|_: Request<hyper::body::Incoming>| async {
+            Ok::<_, std::convert::Infallible>(full("an answer"))
+        });
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let mut http =
+            std::pin::pin!(hyper::server::conn::http1::Builder::new().serve_connection(io, service));
+        tokio::select! {
+            biased;
+            _ = &mut closes => {}
+            _ = http.as_mut() => panic!("nobody closes it"),
+        }
+        http.as_mut().graceful_shutdown();
+        // Whether a client that is reset is an error is not the question.
+        let _ = http.await;
+    });
+    let mut client = Http1::connect(addr).await;
+    client.request("GET", "/first").await;
+    client.answer().await;
+    client.stream.try_write(REQUEST).expect("room");
+    close.send(()).expect("it is served");
+    served.await.expect("no panic");
+    assert_eq!(client.rest().await, "");
 }
 
 #[tokio::test]
@@ -254,4 +339,11 @@ async fn a_handler_that_blocks_its_thread_is_reported_and_not_waited_for() {
     guard("the handler", told.recv()).await;
     assert_eq!(server.stop().await.unfinished, 1);
     drop(release);
+}
+
+/// What a client is sent to the end. A reset is an end as well.
+fn rest(mut client: std::net::TcpStream) -> String {
+    let mut text = String::new();
+    let _ = client.read_to_string(&mut text);
+    text
 }

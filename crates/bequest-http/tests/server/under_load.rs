@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bequest::Context;
 use bequest_http::server::{RequestBody, Server, service_fn};
 use http::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 use super::common::{Http2, TestServer, full, guard, until};
 
@@ -45,21 +45,19 @@ impl Numbers {
     }
 }
 
-/// Loads a server whose handlers take a moment, brings it to its end, and says how many requests were begun and how many of
-/// those were not answered.
-async fn loaded(end: impl AsyncFnOnce(TestServer)) -> (usize, usize) {
+/// Loads a server, holds its handlers, brings it to its end, and says how many requests were begun and how many of those were
+/// not answered. `end` is given what lets the handlers go on.
+async fn loaded(end: impl AsyncFnOnce(TestServer, watch::Sender<bool>)) -> (usize, usize) {
     let (begun, answered) = (Numbers::default(), Numbers::default());
+    let (go_on, may_go_on) = watch::channel(true);
     let service = service_fn({
         let begun = begun.clone();
         move |request: Request<RequestBody>| {
-            let begun = begun.clone();
+            let (begun, mut may_go_on) = (begun.clone(), may_go_on.clone());
             async move {
                 let number = request.uri().path()[1..].parse().expect("a number");
                 begun.insert(number);
-                // Work in some pieces.
-                for _ in 0..3 {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
+                may_go_on.wait_for(|may| *may).await.expect("the test holds it");
                 full(format!("answer {number}."))
             }
         }
@@ -81,11 +79,13 @@ async fn loaded(end: impl AsyncFnOnce(TestServer)) -> (usize, usize) {
         }
     }
     let statistics = server.statistics.clone();
-    until("the load, and requests under way", || {
-        answered.len() > ENOUGH && statistics.snapshot().requests > ONES / 2
+    until("the load", || answered.len() > ENOUGH).await;
+    go_on.send_replace(false);
+    until("all clients to wait for an answer", || {
+        statistics.snapshot().requests == ONES + TWOS * STREAMS
     })
     .await;
-    end(server).await;
+    end(server, go_on).await;
     for client in clients {
         guard("the client to see the end", client)
             .await
@@ -131,8 +131,10 @@ async fn two(connection: Arc<Http2>, next: Arc<AtomicUsize>, answered: Numbers) 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_that_has_begun_is_lost_within_the_budget() {
-    let (begun, lost) = loaded(async |server| {
-        let summary = server.stop().await;
+    let (begun, lost) = loaded(async |server, go_on| {
+        server.process.cancel();
+        go_on.send_replace(true);
+        let summary = server.ended().await;
         assert_eq!((summary.statistics.shut_down, summary.statistics.dropped), (0, 0));
         assert_eq!(summary.unfinished, 0);
     })
@@ -142,6 +144,6 @@ async fn no_request_that_has_begun_is_lost_within_the_budget() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn control_the_naive_end_loses_what_is_under_way() {
-    let (begun, lost) = loaded(async |server| server.abort()).await;
-    assert!(lost > 0, "of {begun}");
+    let (begun, lost) = loaded(async |server, _go_on| server.abort()).await;
+    assert_eq!(lost, ONES + TWOS * STREAMS, "of {begun}");
 }

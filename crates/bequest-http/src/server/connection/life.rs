@@ -25,7 +25,7 @@ use crate::server::{silence, upgrade};
 
 /// A client that was accepted is not closed for its silence before this long when the drain begins: its request may be on
 /// its way.
-const FRESH: Duration = Duration::from_secs(1);
+pub(in crate::server) const FRESH: Duration = Duration::from_secs(1);
 
 /// The most that HTTP/1 buffers of what a client sent, and so the largest header.
 const HTTP1_BUFFER: usize = 64 * 1024;
@@ -52,7 +52,7 @@ impl Connection {
         let outlook = transport.socket().lookout();
         let lookout = self.server.watch.then(|| outlook.clone());
         let wire = Wire::new(transport, store, protocol, self.clone());
-        let attendant = Attendant::new(self.clone(), wire.tap(), lookout.clone());
+        let attendant = Attendant::new(self.clone(), wire.tap(), outlook.clone());
         let service = ConnectionService::new(self.clone(), service);
         match protocol {
             Protocol::Http1 => {

@@ -30,6 +30,8 @@ use super::upgrade::Upgrade;
 
 mod life;
 
+pub(super) use life::FRESH;
+
 /// One connection, as its requests share it.
 pub(super) struct Connection {
     server: Arc<Shared>,
@@ -234,6 +236,11 @@ impl Connection {
     /// Waits for that.
     pub(super) async fn let_go(&self) {
         self.let_go.notified().await;
+    }
+
+    /// Whether it speaks HTTP/2.
+    pub(super) fn is_http2(&self) -> bool {
+        self.is_http2.load(Relaxed)
     }
 
     /// Whether a request is being served.
