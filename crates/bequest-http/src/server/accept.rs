@@ -49,10 +49,8 @@ impl Accept for TcpListener {
                     socket.set_nonblocking(true).ok()?;
                     return Some((TcpStream::from_std(socket.into()).ok()?, addr.as_socket()?));
                 }
-                Err(error) if matches!(judge(&error), Failure::OfOneConnection) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return None,
-                    _ => {}
-                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                Err(error) if matches!(judge(&error), Failure::OfOneConnection) => {}
                 // The server is about to end; a shortage is not waited out any more.
                 Err(_) => return None,
             }
