@@ -58,6 +58,11 @@ impl StepError {
         }
     }
 
+    /// Whether what was asked failed with this error.
+    pub(crate) fn is<E: Error + 'static>(&self) -> bool {
+        matches!(&self.why, Why::Failed(error) if error.is::<E>())
+    }
+
     /// The end of the context, if that is why.
     pub(crate) fn canceled(&self) -> Option<&Canceled> {
         match &self.why {

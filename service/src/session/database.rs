@@ -10,7 +10,8 @@
 //! 2. `touch` writes `last_seen` and nothing else, forwards only, and not to a session that was ended.
 //! 3. `begin` is one transaction: the new session stands and the old one is ended, or neither.
 
-use std::fmt::Debug;
+use std::error::Error;
+use std::fmt::{self, Debug};
 use std::future::Future;
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
@@ -18,6 +19,7 @@ use std::time::{Duration, SystemTime};
 use bequest::Context;
 
 use super::budget::StepError;
+use super::cache::CacheMark;
 use super::record::{Ended, Record};
 use crate::domain::session::SessionHash;
 
@@ -59,7 +61,7 @@ pub(crate) trait SessionDatabase: Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// Another node uses it, and one of the two has no shared cache: what is ended on one would live on in the other.
+    /// Another node uses it, and the two share no cache: what is ended on one would live on in the other.
     fn claim<'a>(&'a self, ctx: &'a Context, how: Claim) -> Answer<'a, Box<dyn Claimed>>;
 }
 
@@ -68,8 +70,8 @@ pub(crate) trait SessionDatabase: Debug + Send + Sync {
 pub(crate) enum Claim {
     /// Its cache is its own, so nobody else may end sessions.
     Alone,
-    /// Its cache is shared with whoever else claims it like this.
-    Shared,
+    /// Its cache is shared with whoever else claims it with the same mark.
+    Shared(Option<CacheMark>),
 }
 
 /// A claim, held until it is dropped or its process ends, however that ends.
@@ -83,3 +85,17 @@ pub(crate) trait Claimed: Debug + Send + Sync {
 /// Why a claim is refused.
 pub(super) const TAKEN: &str =
     "another node uses it, and without a shared cache what is ended there would live on here";
+
+/// The same, of a node that has a shared cache as well, but not this one.
+#[derive(Debug)]
+pub(crate) struct Elsewhere;
+
+impl fmt::Display for Elsewhere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "another node uses it with another cache, and without a shared one what is ended there would live on here",
+        )
+    }
+}
+
+impl Error for Elsewhere {}

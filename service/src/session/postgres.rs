@@ -11,10 +11,11 @@ use bequest_postgres::tokio_postgres::Row;
 use bequest_postgres::{Database, Error, Options, Statistics};
 
 use super::budget::StepError;
-use super::database::{Answer, Claim, Claimed, SessionDatabase, TAKEN};
+use super::cache::CacheMark;
+use super::database::{Answer, Claim, Claimed, Elsewhere, SessionDatabase, TAKEN};
 use super::record::{Ended, Record, from_millis, millis, span_millis};
 use crate::domain::session::{Gender, Session, SessionHash, User};
-use crate::store::postgres::{Held, Lock, hold};
+use crate::store::postgres::{Held, Lock, claims, hold};
 
 /// Sessions in a schema of a PostgreSQL database.
 #[derive(Clone, Debug)]
@@ -218,27 +219,54 @@ impl SessionDatabase for PostgresSessions {
 
     fn claim<'a>(&'a self, ctx: &'a Context, how: Claim) -> Answer<'a, Box<dyn Claimed>> {
         Box::pin(async move {
-            let lock = match how {
-                Claim::Alone => Lock::SessionsAlone,
-                Claim::Shared => Lock::SessionsShared,
+            let (lock, mark) = match how {
+                Claim::Alone => (Lock::SessionsAlone, None),
+                Claim::Shared(mark) => (Lock::SessionsShared, mark),
             };
-            let held = hold(ctx, Options::clone(&self.options), lock)
-                .await
-                .map_err(step_error)?;
-            if held.is_lost() {
-                return Err(StepError::failed(STEP, TAKEN));
-            }
-            Ok(Box::new(Advisory(held)) as Box<dyn Claimed>)
+            let sessions = self.hold(ctx, lock, TAKEN).await?;
+            let cache = match mark {
+                Some(CacheMark(mark)) => {
+                    // Looked for before it is said, so that those who work hear nothing of one that has to go.
+                    let is_elsewhere = claims::is_elsewhere(ctx, &self.database, mark).await;
+                    if is_elsewhere.map_err(step_error)? {
+                        return Err(StepError::failed(STEP, Elsewhere));
+                    }
+                    Some(self.hold(ctx, Lock::Cache(mark), Elsewhere).await?)
+                }
+                None => None,
+            };
+            Ok(Box::new(Advisory { sessions, cache }) as Box<dyn Claimed>)
         })
     }
 }
 
+impl PostgresSessions {
+    /// Takes the lock, or says why nobody may have it.
+    async fn hold(
+        &self,
+        ctx: &Context,
+        lock: Lock,
+        refusal: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Result<Held, StepError> {
+        let held = hold(ctx, Options::clone(&self.options), lock).await;
+        let held = held.map_err(step_error)?;
+        match held.is_lost() {
+            true => Err(StepError::failed(STEP, refusal)),
+            false => Ok(held),
+        }
+    }
+}
+
 #[derive(Debug)]
-struct Advisory(Held);
+struct Advisory {
+    sessions: Held,
+    /// Which cache they are in, if there is a choice.
+    cache: Option<Held>,
+}
 
 impl Claimed for Advisory {
     fn is_lost(&self) -> bool {
-        self.0.is_lost()
+        self.sessions.is_lost() || self.cache.as_ref().is_some_and(Held::is_lost)
     }
 }
 

@@ -1,8 +1,8 @@
 //! The sessions of this node: begin, read, end.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use bequest::{CancelScope, Canceled, Context};
@@ -11,8 +11,8 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::background::Background;
 use super::budget::{Budget, StepError};
-use super::cache::{Cached, Filled, SessionCache, TOMBSTONE};
-use super::database::{Claim, Claimed, SessionDatabase};
+use super::cache::{CacheMark, Cached, Filled, SessionCache, TOMBSTONE};
+use super::database::{Claim, Claimed, Elsewhere, SessionDatabase};
 use super::flight::{Flights, Mark, NoAnswer};
 use super::id::SessionId;
 use super::record::{Ended, Record, since};
@@ -37,6 +37,9 @@ const _: () = assert!(
     TOMBSTONE.as_secs() >= 10 * REFILL.as_secs(),
     "a tombstone outlives every refill"
 );
+
+/// How often the cache is given its mark, should it have lost it.
+const MARK_EVERY: Duration = Duration::from_secs(1);
 
 /// Questions to the database at a time, whatever the cache does.
 pub(super) const ASKING: usize = 64;
@@ -119,13 +122,8 @@ impl Sessions {
         cache: Arc<dyn SessionCache>,
         lifetime: Lifetime,
     ) -> Result<Arc<Sessions>, SessionError> {
-        let how = if cache.is_shared() {
-            Claim::Shared
-        } else {
-            Claim::Alone
-        };
-        let claim = database.claim(ctx, how).await?;
-        Ok(Arc::new(Sessions {
+        let (claim, mark) = claim(ctx, &*database, &*cache).await?;
+        let sessions = Arc::new(Sessions {
             database,
             cache,
             lifetime,
@@ -135,7 +133,11 @@ impl Sessions {
             random: SystemRandom::new(),
             counters: Counters::default(),
             claim,
-        }))
+        });
+        if let Some(mark) = mark {
+            tokio::spawn(keep_mark(Arc::downgrade(&sessions), mark));
+        }
+        Ok(sessions)
     }
 
     /// The session under `id`, if it stands.
@@ -446,6 +448,46 @@ impl fmt::Display for SessionError {
 }
 
 impl std::error::Error for SessionError {}
+
+/// Claims the database for a node with this cache.
+///
+/// A cache that has forgotten everything, its mark included, is given it back by the nodes that know it. So who finds
+/// another mark than they have, looks again for a while.
+async fn claim(
+    ctx: &Context,
+    database: &dyn SessionDatabase,
+    cache: &dyn SessionCache,
+) -> Result<(Box<dyn Claimed>, Option<CacheMark>), SessionError> {
+    if !cache.is_shared() {
+        return Ok((database.claim(ctx, Claim::Alone).await?, None));
+    }
+    let patience = ctx.with_timeout(3 * MARK_EVERY).named("claim");
+    loop {
+        let mark = cache.mark(ctx).await?;
+        match database.claim(ctx, Claim::Shared(mark)).await {
+            Ok(claim) => return Ok((claim, mark)),
+            Err(refused) if !refused.is::<Elsewhere>() => return Err(refused.into()),
+            Err(refused) => {
+                if patience.sleep(MARK_EVERY / 4).await.is_err() {
+                    return Err(refused.into());
+                }
+            }
+        }
+    }
+}
+
+/// Leaves the mark in the cache for as long as the sessions are there.
+async fn keep_mark(sessions: Weak<Sessions>, mark: CacheMark) {
+    let background = Context::background();
+    while background.sleep(MARK_EVERY).await.is_ok() {
+        let Some(sessions) = sessions.upgrade() else {
+            return;
+        };
+        let step = CACHE.scope(&background);
+        // A cache that is away is told next time; what that means for requests, they tell themselves.
+        let _ = sessions.cache.keep_mark(&step, mark).await;
+    }
+}
 
 /// As the database keeps it.
 fn whole_millis(at: SystemTime) -> SystemTime {

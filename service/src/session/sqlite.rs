@@ -200,7 +200,8 @@ fn lock(path: &Path, how: Claim) -> Result<Box<dyn Claimed>, StepError> {
     let file = file.map_err(|error| StepError::failed(STEP, format!("{}: {error}", path.display())))?;
     let locked = match how {
         Claim::Alone => file.try_lock(),
-        Claim::Shared => file.try_lock_shared(),
+        // Nodes in one folder are on one machine, so nobody looks whether they mean the same cache.
+        Claim::Shared(_) => file.try_lock_shared(),
     };
     match locked {
         Ok(()) => Ok(Box::new(FileLock { _file: file })),

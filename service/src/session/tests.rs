@@ -453,10 +453,10 @@ async fn one_node_alone_or_many_that_share_a_cache() {
     let other = scratch.database(&ctx).await.unwrap();
     let alone = one.claim(&ctx, Claim::Alone).await.unwrap();
     assert!(other.claim(&ctx, Claim::Alone).await.is_err());
-    assert!(other.claim(&ctx, Claim::Shared).await.is_err());
+    assert!(other.claim(&ctx, Claim::Shared(None)).await.is_err());
     drop(alone);
-    let _shared = one.claim(&ctx, Claim::Shared).await.unwrap();
-    assert!(other.claim(&ctx, Claim::Shared).await.is_ok());
+    let _shared = one.claim(&ctx, Claim::Shared(None)).await.unwrap();
+    assert!(other.claim(&ctx, Claim::Shared(None)).await.is_ok());
     let refused = other.claim(&ctx, Claim::Alone).await.unwrap_err();
     assert!(refused.to_string().contains("another node uses it"), "{refused}");
 }

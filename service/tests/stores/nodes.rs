@@ -235,6 +235,63 @@ fn two_nodes_on_one_database_need_a_shared_cache() {
     }
 }
 
+/// Each with a cache that it shares with nobody: the same as none. A cache that was emptied is the same as before.
+#[test]
+fn two_nodes_on_one_database_need_the_same_cache() {
+    let Some(stores) = Stores::new() else { return };
+    let (Some(ours), Some(theirs)) = (Redis::start_or_leave_out(), Redis::start_or_leave_out()) else {
+        return;
+    };
+    let (ours, theirs) = (ours.url(), theirs.url());
+    let flags = |cache| ["--database", &stores.database, "--cache", cache];
+    let one = Instance::start(BINARY, &flags(&ours));
+    let id = session(&one, "ann");
+    let output = refused(&flags(&theirs));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("another node uses it with another cache"), "{said}");
+    assert_eq!(me(&one, &id), 200);
+    assert!(
+        !one.logged().contains("a claim was lost"),
+        "and nobody else noticed"
+    );
+
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let client = bequest_redis::Client::open(&*ours).unwrap();
+        let ctx = bequest::Context::background();
+        let flushed: String = client
+            .cmd(&ctx, &bequest_redis::redis::cmd("FLUSHALL"))
+            .await
+            .unwrap();
+        assert_eq!(flushed, "OK");
+    });
+    let other = Instance::start(BINARY, &flags(&ours));
+    assert_eq!(me(&other, &id), 200);
+    assert!(!one.logged().contains("a claim was lost"));
+}
+
+/// They began at the same moment, or while the server was away: each is told of the other, and neither believes its cache.
+#[test]
+fn nodes_that_find_out_later_that_they_share_no_cache_ask_the_database() {
+    let Some(stores) = Stores::new() else { return };
+    let node = Instance::start(BINARY, &stores.flags());
+    let id = session(&node, "ann");
+    assert_eq!(me(&node, &id), 200);
+    let another = stores.claim_another_cache();
+    let lost = node.event("a claim was lost");
+    assert!(
+        lost["details"]["claim"].as_str().unwrap().starts_with("Cache("),
+        "{lost}"
+    );
+    stores.query(
+        "UPDATE bequest.sessions SET revoked_at = 1, generation = generation + 1",
+        &[],
+    );
+    assert_eq!(me(&node, &id), 403, "what was ended over there");
+    drop(another);
+    node.event("a claim is held again");
+}
+
 /// What is a node's own, the search's index, is in the folder too, and made by whoever is first.
 #[test]
 fn nodes_can_begin_at_once_in_one_folder() {

@@ -96,6 +96,26 @@ impl Stores {
     }
 }
 
+impl Stores {
+    /// Says, as a node would, that somebody keeps the sessions of this database in another cache.
+    pub(crate) fn claim_another_cache(&self) -> Taken {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let database = runtime.block_on(async {
+            let ctx = Context::background();
+            let database = Options::from_url(&self.database).unwrap().connections(1);
+            let database = database.open(&ctx).await.unwrap();
+            // A mark is from 0 on.
+            let say = database.query(&ctx, "SELECT pg_advisory_lock_shared(7091313, -1)", &[]);
+            say.await.unwrap();
+            database
+        });
+        Taken { database, runtime }
+    }
+}
+
 impl Drop for Taken {
     fn drop(&mut self) {
         let closed = self.runtime.block_on(self.database.close(&Context::background()));

@@ -56,7 +56,8 @@
 //!
 //! *Decision.* A cache in the process is for a node that has its database to itself. It says so by a lock there, which the system or
 //! the server lets go of when the node is gone, however that ended; a second node refuses to start, unless all of them share a
-//! cache. A node that has lost its lock to another believes no cache any more.
+//! cache, the same one: two nodes with a Redis each are two nodes without. A node that has lost its lock to another believes no cache
+//! any more.
 //!
 //! ## The end of a session is in its row
 //!

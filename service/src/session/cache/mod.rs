@@ -48,7 +48,21 @@ pub(crate) trait SessionCache: Debug + Send + Sync {
 
     /// Whether other nodes see what this one does to it.
     fn is_shared(&self) -> bool;
+
+    /// By which nodes tell whether they share this cache or another one; made by whoever asks first. `None`: it has none.
+    fn mark<'a>(&'a self, _ctx: &'a Context) -> Answer<'a, Option<CacheMark>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// Leaves the mark again that this node has found here, should it be gone.
+    fn keep_mark<'a>(&'a self, _ctx: &'a Context, _mark: CacheMark) -> Answer<'a, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
+
+/// A number that one cache has and no other, from 0 on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CacheMark(pub(crate) i32);
 
 /// What a read finds.
 #[derive(Clone, Debug, PartialEq, Eq)]

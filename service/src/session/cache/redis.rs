@@ -14,14 +14,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bequest::Context;
-use bequest_redis::redis::Script;
+use bequest_redis::redis::{Script, Value as Reply, cmd};
 use bequest_redis::{Client, Error};
+use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Value, json};
 
 use super::super::budget::StepError;
 use super::super::database::Answer;
 use super::super::record::{Ended, Record, from_millis, millis};
-use super::{Cached, Filled, SessionCache, TOMBSTONE};
+use super::{CacheMark, Cached, Filled, SessionCache, TOMBSTONE};
 use crate::domain::session::{Gender, Session, SessionHash, User};
 
 /// Sessions in a Redis server.
@@ -65,6 +66,11 @@ impl RedisCache {
             read: Script::new(READ),
             fill: Script::new(FILL),
         }
+    }
+
+    /// Under which the mark is. No session has it for its hash.
+    fn mark_key(&self) -> String {
+        format!("{}mark", self.prefix)
     }
 
     /// Under which a session is, or its tombstone.
@@ -118,6 +124,33 @@ impl SessionCache for RedisCache {
 
     fn is_shared(&self) -> bool {
         true
+    }
+
+    fn mark<'a>(&'a self, ctx: &'a Context) -> Answer<'a, Option<CacheMark>> {
+        Box::pin(async move {
+            let mut number = [0; 4];
+            let filled = SystemRandom::new().fill(&mut number);
+            filled.map_err(|_| StepError::failed(STEP, "the system has no random numbers to give"))?;
+            let new = i32::from_ne_bytes(number) & i32::MAX;
+            let mut offer = cmd("SET");
+            offer.arg(self.mark_key()).arg(new).arg("NX");
+            // Whoever was first is not told from here.
+            let _: Reply = self.client.cmd(ctx, &offer).await.map_err(step_error)?;
+            let mut ask = cmd("GET");
+            let found: Option<i32> = self
+                .client
+                .cmd(ctx, ask.arg(self.mark_key()))
+                .await
+                .map_err(step_error)?;
+            Ok(found.map(|number| CacheMark(number & i32::MAX)))
+        })
+    }
+
+    fn keep_mark<'a>(&'a self, ctx: &'a Context, mark: CacheMark) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let kept = self.client.set(ctx, self.mark_key(), mark.0).await;
+            kept.map_err(step_error)
+        })
     }
 }
 
@@ -200,6 +233,31 @@ mod tests {
         let cache = RedisCache::new(client, "shop", Duration::from_secs(60));
         let key = format!("bequest:shop:session:{}", "ab".repeat(32));
         assert_eq!(cache.key(SessionHash([0xab; 32])), key);
+    }
+
+    #[tokio::test]
+    async fn a_server_has_one_mark_for_each_database_and_is_given_it_back() {
+        let (Some(server), Some(other)) = (
+            bequest_test::servers::Redis::start_or_leave_out(),
+            bequest_test::servers::Redis::start_or_leave_out(),
+        ) else {
+            return;
+        };
+        let ctx = Context::background();
+        let cache =
+            |url: String, name| RedisCache::new(Client::open(url).unwrap(), name, Duration::from_secs(60));
+        let (one, two) = (cache(server.url(), "shop"), cache(server.url(), "shop"));
+        let mark = one.mark(&ctx).await.unwrap().unwrap();
+        assert!(mark.0 >= 0);
+        assert_eq!(two.mark(&ctx).await.unwrap(), Some(mark));
+        for another in [cache(server.url(), "another shop"), cache(other.url(), "shop")] {
+            // One in two thousand million is the same.
+            assert_ne!(another.mark(&ctx).await.unwrap(), Some(mark));
+        }
+        let emptied: String = one.client.cmd(&ctx, &cmd("FLUSHALL")).await.unwrap();
+        assert_eq!(emptied, "OK");
+        one.keep_mark(&ctx, mark).await.unwrap();
+        assert_eq!(two.mark(&ctx).await.unwrap(), Some(mark));
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@
 //! 1. A lock that was lost with its connection is taken again as soon as the server answers. Nobody else could have taken it
 //!    while the server was away.
 //! 2. If somebody else was quicker then, [`Held::is_lost`] says so from then on, until it can be had again.
+//! 3. Of two nodes that name different caches at once, each sees the other: what is said is said before others are looked for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +30,8 @@ pub(crate) enum Lock {
     SessionsShared,
     /// The node of this number is alive.
     Node(i32),
+    /// This node keeps its sessions in the cache that has this mark, and nobody may be there who keeps them in another.
+    Cache(i32),
 }
 
 /// A lock that is held until this is dropped, or the process ends.
@@ -42,6 +45,7 @@ pub(crate) struct Held {
 /// The two halves of an advisory lock's name. Both numbers are this service's own, and mean nothing.
 const SESSIONS: (i32, i32) = (7_091_310, 0);
 pub(super) const NODES: i32 = 7_091_311;
+const CACHES: i32 = 7_091_313;
 
 /// How often it is looked whether the lock is still held, and how long that may take.
 const EVERY: Duration = Duration::from_secs(1);
@@ -81,9 +85,10 @@ async fn take(ctx: &Context, database: &Database, lock: Lock) -> Result<bool, Er
     let (class, name) = match lock {
         Lock::SessionsAlone | Lock::SessionsShared => SESSIONS,
         Lock::Node(node) => (NODES, node),
+        Lock::Cache(mark) => (CACHES, mark),
     };
     let function = match lock {
-        Lock::SessionsShared => "pg_try_advisory_lock_shared",
+        Lock::SessionsShared | Lock::Cache(_) => "pg_try_advisory_lock_shared",
         Lock::SessionsAlone | Lock::Node(_) => "pg_try_advisory_lock",
     };
     let sql = format!(
@@ -91,6 +96,21 @@ async fn take(ctx: &Context, database: &Database, lock: Lock) -> Result<bool, Er
          THEN true ELSE {function}($1::integer, $2::integer) END"
     );
     let row = database.query_one(ctx, &sql, &[&class, &name]).await?;
+    let has_it = row.get(0);
+    match lock {
+        Lock::Cache(mark) if has_it => Ok(!is_elsewhere(ctx, database, mark).await?),
+        _ => Ok(has_it),
+    }
+}
+
+/// Whether a node is there that keeps its sessions in another cache than the one with this mark.
+pub(crate) async fn is_elsewhere(ctx: &Context, database: &Database, mark: i32) -> Result<bool, Error> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted
+                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                   AND classid = $1::bigint::oid AND objid <> $2::bigint::oid)";
+    let row = database
+        .query_one(ctx, sql, &[&i64::from(CACHES), &i64::from(mark)])
+        .await?;
     Ok(row.get(0))
 }
 

@@ -1,7 +1,7 @@
 //! The service's data in PostgreSQL, in a schema of its own. How a query stops on the server with its context is
 //! `bequest_postgres`'s affair.
 
-mod claims;
+pub(crate) mod claims;
 mod jobs;
 
 use std::sync::Arc;
