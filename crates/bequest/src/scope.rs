@@ -97,7 +97,7 @@ impl CancelScope {
     #[track_caller]
     #[inline(never)]
     pub fn cancel(&self) {
-        blame(self.node(), Reason::Explicit, None);
+        self.node().cancel_explicitly(Location::caller());
     }
 
     /// As [`cancel`](CancelScope::cancel), with an error that says why.
@@ -208,7 +208,7 @@ impl Canceller {
     /// As [`CancelScope::cancel`].
     #[track_caller]
     pub fn cancel(&self) {
-        blame(&self.0.0, Reason::Explicit, None);
+        self.0.0.cancel_explicitly(Location::caller());
     }
 
     /// As [`CancelScope::cancel_with`].

@@ -12,7 +12,7 @@ use super::node;
 use super::pool::{self, Pooled};
 use super::stamp::Stamp;
 use super::state::{
-    self, BEGAN, CROWDED, DONE, HAS_AT, Kind, LISTED, OWNS, RARE, ROOT, SETTLED, SHARDED, UNARMED, contended,
+    self, BEGAN, CROWDED, DONE, HAS_AT, Kind, LISTED, LOCKED, OWNS, RARE, ROOT, SETTLED, SHARDED, UNARMED,
 };
 use super::timer::Timers;
 use super::{NodeRef, bell};
@@ -77,7 +77,7 @@ impl NodeRef {
             return child_of_background(made_at, deadline);
         };
         let bits = parent.state.load();
-        let is_common = bits & (DONE | SHARDED | RARE) == 0 && contended(bits) < CROWDED;
+        let is_common = bits & (LOCKED | DONE | SHARDED | CROWDED | RARE) == 0;
         if !is_common || inspect::is_on() {
             return child_slowly(parent, made_at, deadline);
         }

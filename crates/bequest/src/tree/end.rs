@@ -30,9 +30,20 @@ pub(super) fn unseen(reason: Reason, origin: &'static Location<'static>) -> Opti
         Reason::ScopeEnded => SCOPE_ENDED,
         _ => return None,
     };
+    Some(tagged(origin, tag))
+}
+
+/// As [`unseen`], for a call of `cancel()`.
+#[inline]
+pub(super) fn explicit(origin: &'static Location<'static>) -> *mut () {
+    tagged(origin, EXPLICIT)
+}
+
+#[inline]
+fn tagged(origin: &'static Location<'static>, tag: usize) -> *mut () {
     const { assert!(align_of::<Location<'static>>() > TAGS) };
     let line = std::ptr::from_ref(origin).cast_mut().cast::<()>();
-    Some(line.map_addr(|address| address | tag))
+    line.map_addr(|address| address | tag)
 }
 
 /// Whether a node with this `tail` has something in it that has to be let go of: an end that was seen, or waiters. Those

@@ -10,7 +10,7 @@ use std::ptr;
 use std::sync::atomic::AtomicUsize;
 
 use super::layout::{Node, Ptr};
-use super::state::{CLOSED, CROWDED, DONE, Locked, SETTLED, SHARDED, Word, contended, shard, with_shard};
+use super::state::{CLOSED, CROWDED, DONE, Locked, SETTLED, SHARDED, Word, shard, with_shard};
 use crate::sync::EXPLORED;
 use crate::sync::atomic::{AtomicPtr, Ordering};
 
@@ -147,7 +147,7 @@ impl<'p> List<'p> {
         let mut list = List::lock(parent, shard);
         if let ListLock::Own(own) = &mut list.lock {
             // Not once it has ended: a walk relies on the lists as it found them.
-            if contended(own.bits) >= CROWDED && own.bits & (SHARDED | DONE) == 0 {
+            if own.has(CROWDED) && !own.has(SHARDED | DONE) {
                 split(*parent, own);
                 drop(list);
                 return List::lock(parent, own_shard());

@@ -142,8 +142,6 @@ impl NodeRef {
     }
 
     /// Ends the node and everything below it. When the call returns, all of them read as done, whoever was first.
-    /// Inlined, since most callers have a fixed reason and no cause.
-    #[inline(always)]
     pub(crate) fn cancel(&self, blame: Blame) {
         let is_told = match end::unseen(blame.reason, blame.origin) {
             Some(word) if blame.cause.is_none() => end_unseen(self.ptr(), word),
@@ -152,6 +150,24 @@ impl NodeRef {
         if !is_told {
             self.end_seen(blame);
         }
+    }
+
+    /// As [`cancel`](NodeRef::cancel), for [`Reason::Explicit`] and without a cause, which is by far the most common.
+    #[inline(always)]
+    pub(crate) fn cancel_explicitly(&self, origin: &'static Location<'static>) {
+        if !end_unseen(self.ptr(), end::explicit(origin)) {
+            self.end_explicitly(origin);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn end_explicitly(&self, origin: &'static Location<'static>) {
+        self.end_seen(Blame {
+            reason: Reason::Explicit,
+            cause: None,
+            origin,
+        });
     }
 
     #[cold]
@@ -203,6 +219,19 @@ impl NodeRef {
             && ptr.state.load() & LISTED == 0
     }
 
+    /// Counts a handle down, of which there were `handles` a moment ago, unless it is the last; whether it is.
+    #[inline]
+    fn count_down(&self, handles: u32) -> bool {
+        let (count, mut handles) = (&self.ptr().handles, handles);
+        while handles != 1 {
+            match count.compare_exchange_weak(handles, handles - 1, Ordering::Release, Ordering::Acquire) {
+                Ok(_) => return false,
+                Err(now) => handles = now,
+            }
+        }
+        true
+    }
+
     /// Nobody has the right to cancel this node any more. If nothing else can end it either, now or once that is true of its
     /// parents, a detached callback no longer keeps it alive: it could never run.
     pub(crate) fn give_up(&self) {
@@ -227,22 +256,13 @@ impl Drop for NodeRef {
     fn drop(&mut self) {
         let ptr = self.ptr();
         // Acquire: pairs with the Release decrements of those who went before.
-        let mut handles = ptr.handles.load(Ordering::Acquire);
+        let handles = ptr.handles.load(Ordering::Acquire);
         // The last handle is not counted down here but under the node's lock: from a count of nought a child's owner
         // could make a handle anew (`adopt`), and two threads would then believe that theirs was the last.
-        while handles != 1 {
-            match ptr.handles.compare_exchange_weak(
-                handles,
-                handles - 1,
-                Ordering::Release,
-                Ordering::Acquire,
-            ) {
-                Ok(_) => return,
-                Err(now) => handles = now,
-            }
+        if handles == 1 || self.count_down(handles) {
+            // SAFETY: this is the last handle, and it is not used any more.
+            unsafe { release::release(ptr) };
         }
-        // SAFETY: this is the last handle, and it is not used any more.
-        unsafe { release::release(ptr) };
     }
 }
 
@@ -268,11 +288,10 @@ fn end_unseen(ptr: Ptr, word: *mut ()) -> bool {
         // The walk looks whether they have ended.
         return false;
     }
-    let is_bare = || ptr.kids.load(Ordering::Relaxed).is_null() && ptr.tail.load(Ordering::Relaxed).is_null();
-    if bits & (HAS_AT | DONE) == 0 && is_bare() {
+    if bits & (LOCKED | HAS_AT | DONE) == 0 {
         if let Some(mut own) = ptr.state.lock_from(bits) {
-            // Once more, under the lock.
-            if is_bare() {
+            let is_leaf = ptr.kids.load(Ordering::Relaxed).is_null();
+            if is_leaf && ptr.tail.load(Ordering::Relaxed).is_null() {
                 ptr.tail.store(word, Ordering::Relaxed);
                 own.bits |= DONE | BEGAN | SETTLED;
                 return true;

@@ -51,6 +51,20 @@ pub(crate) fn make<T: Pooled>(value: T) -> NonNull<T> {
 pub(crate) unsafe fn free(list: usize, piece: NonNull<()>) {
     if !lists::keep(list, piece.cast()) {
         // SAFETY: as the caller promises.
+        unsafe { free_slowly(list, piece) };
+    }
+}
+
+/// As [`free`], of the first piece of a thread, or of one too many.
+///
+/// # Safety
+///
+/// As [`free`].
+#[cold]
+#[inline(never)]
+unsafe fn free_slowly(list: usize, piece: NonNull<()>) {
+    if !lists::open() || !lists::keep(list, piece.cast()) {
+        // SAFETY: as the caller promises.
         unsafe { dealloc(list, piece) };
     }
 }
@@ -121,17 +135,16 @@ mod lists {
     pub(super) fn keep(list: usize, piece: NonNull<Piece>) -> bool {
         LISTS.with(|lists| {
             let list = &lists[list];
-            if list.room.get() == 0 && !open(lists) {
-                return false;
+            let has_room = list.room.get() > 0;
+            if has_room {
+                list.keep(piece);
             }
-            list.keep(piece);
-            true
+            has_room
         })
     }
 
     /// Makes room, once, at the first piece that this thread frees; whether it did.
-    #[cold]
-    fn open(lists: &[List; SIZES]) -> bool {
+    pub(super) fn open() -> bool {
         if STAGE.get() != Stage::Unused {
             return false;
         }
@@ -139,7 +152,7 @@ mod lists {
         let is_open = GIVE_BACK.try_with(|_| ()).is_ok();
         if is_open {
             STAGE.set(Stage::Open);
-            lists.iter().for_each(|list| list.room.set(KEPT));
+            LISTS.with(|lists| lists.iter().for_each(|list| list.room.set(KEPT)));
         }
         is_open
     }
@@ -200,6 +213,10 @@ mod lists {
     }
 
     pub(super) fn keep(_list: usize, _piece: NonNull<()>) -> bool {
+        false
+    }
+
+    pub(super) fn open() -> bool {
         false
     }
 }

@@ -26,6 +26,7 @@ use crate::sync::{self, atomic::Ordering};
 /// The caller has that handle and does not use it afterwards.
 #[inline]
 pub(super) unsafe fn release(ptr: Ptr) {
+    // Those would be locked in vain.
     let is_common = ptr.state.load() & (RARE | LISTED) == 0;
     match ptr.parent {
         Some(parent) if is_common => {
@@ -247,8 +248,7 @@ unsafe fn dismantle(ptr: Ptr) {
 /// Whether there is anything in a node that has to be dropped.
 #[inline]
 fn has_parts(ptr: Ptr, bits: u32) -> bool {
-    let is_bare = !end::has_share(ptr.tail.load(Ordering::Relaxed));
-    !is_bare || bits & (LISTED | SHARDED) != 0 || ptr.has_details()
+    bits & (LISTED | SHARDED) != 0 || ptr.has_details() || end::has_share(ptr.tail.load(Ordering::Relaxed))
 }
 
 /// Gives back the memory of a node. What may have a foreign destructor is returned, to be dropped when nothing is left that

@@ -49,15 +49,14 @@ pub(super) const RARE: u32 = 1 << 17;
 const KIND_MASK: u32 = HAS_AT | HAS_ENTRY | RARE;
 const SHARD_SHIFT: u32 = 18;
 const SHARD_MASK: u32 = 0b1111 << SHARD_SHIFT;
-const CONTENDED_SHIFT: u32 = 22;
-const CONTENDED_MASK: u32 = 0b1111 << CONTENDED_SHIFT;
+/// The lowest bit of a count of lock attempts that met another thread; under exploration the only one.
+const CONTENDED: u32 = if EXPLORED { CROWDED } else { 1 << 22 };
+/// Its highest bit: after eight, a node's list of children is split.
+pub(super) const CROWDED: u32 = 1 << 25;
 /// Nobody has the right to cancel the node any more.
 pub(super) const GIVEN_UP: u32 = 1 << 26;
 const PIN_SHIFT: u32 = 27;
 const PIN_MASK: u32 = 0b1_1111 << PIN_SHIFT;
-
-/// After so many lock attempts that met another thread, a node's list of children is split.
-pub(super) const CROWDED: u32 = if EXPLORED { 1 } else { 15 };
 
 /// What memory follows a node. Part of the state word, since it says how to read the rest; never changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,10 +112,6 @@ pub(super) const fn shard(bits: u32) -> usize {
 
 pub(super) const fn with_shard(bits: u32, shard: usize) -> u32 {
     bits & !SHARD_MASK | (shard as u32) << SHARD_SHIFT
-}
-
-pub(super) const fn contended(bits: u32) -> u32 {
-    (bits & CONTENDED_MASK) >> CONTENDED_SHIFT
 }
 
 /// Whether a walk or the timers' thread has its finger on the node, which must then not be freed.
@@ -223,8 +218,8 @@ impl Word {
 
 impl Locked<'_> {
     fn count_contention(&mut self) {
-        if contended(self.bits) < CROWDED {
-            self.bits += 1 << CONTENDED_SHIFT;
+        if !self.has(CROWDED) {
+            self.bits += CONTENDED;
         }
     }
 

@@ -151,6 +151,14 @@ impl NodeRef {
         self.0.cancel(blame);
     }
 
+    pub(crate) fn cancel_explicitly(&self, origin: &'static Location<'static>) {
+        self.cancel(Blame {
+            reason: Reason::Explicit,
+            cause: None,
+            origin,
+        });
+    }
+
     pub(crate) fn end_scope(&self) {
         // With no other handle nobody can see the end: no child (it would hold its parent), no waiter, no callback.
         // A walk from above that meets the node at this instant does no harm.
