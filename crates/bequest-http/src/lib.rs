@@ -53,7 +53,7 @@
 //!   [`UntilShutdown`](server::UntilShutdown): the mark of an event stream.
 //! - [`Observer`](server::Observer): where the access log and the metrics hang; [`Statistics`](server::Statistics).
 //! - [`Inbound`](server::Inbound): what a request's headers hand down, the caller's deadline first, and from whom it is
-//!   taken. The formats, both ways, are in [`wire`].
+//!   taken. The formats, both ways, are in [`wire`]; the chapter [`manual::travelling`] has the whole way.
 //! - `client::Client` (feature `client`): requests that end with their context, and take the remaining time along;
 //!   `client::ContextLayer` does the same around any tower client.
 //! - `server::Tls` and `client::Tls` (feature `tls`): HTTPS, by [rustls](https://docs.rs/rustls) and ring, which this crate exports as `rustls`.
@@ -109,6 +109,7 @@ pub mod axum;
 pub mod client;
 #[cfg(feature = "grpc")]
 pub mod grpc;
+pub mod manual;
 pub mod server;
 pub mod wire;
 

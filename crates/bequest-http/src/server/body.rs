@@ -5,6 +5,8 @@
 //! 1. A response has *ended* if all of it was handed to the connection, or if there was nothing to hand over. hyper does
 //!    not poll a body to its `None` for `HEAD`, 204, 304 or an exhausted `Content-Length`; that is an end as well.
 //! 2. The drop of a response body finishes its exchange, always.
+//! 3. What has no body by its method or status is sent without one. On HTTP/1 the engine sees to that; on HTTP/2 it would
+//!    send what the service answered, which a client takes for an error of the protocol.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,7 +15,7 @@ use std::task::{Context as TaskContext, Poll, ready};
 
 use bequest::{Canceled, DoneOwned, Reason};
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
@@ -89,6 +91,8 @@ struct Watch {
     exchange: Arc<Exchange>,
     /// Whether all was handed over (invariant 1).
     complete: bool,
+    /// Whether nothing of it is to be sent (invariant 3).
+    is_withheld: bool,
     /// How many bytes the head announced, if it did.
     announced: Option<u64>,
     /// How many bytes were handed over.
@@ -181,6 +185,7 @@ impl<B: Body> ResponseBody<B> {
         let complete = bodiless || body.is_end_stream();
         let announced = content_length(headers).or(body.size_hint().exact());
         let mut watch = Watch::new(exchange, status, complete, announced);
+        watch.withhold_if(bodiless);
         if head.extensions.get::<UntilShutdown>().is_some() {
             let draining = watch.exchange.server().draining.clone();
             watch.shutdown = Some(Box::pin(draining.done_owned()));
@@ -198,6 +203,7 @@ impl<B: Body> ResponseBody<B> {
             watch: Watch {
                 exchange: exchange.clone(),
                 complete: true,
+                is_withheld: false,
                 announced: None,
                 sent: 0,
                 shutdown: None,
@@ -214,7 +220,8 @@ impl<B: Body> ResponseBody<B> {
     ) -> ResponseBody<B> {
         let complete = exchange.method() == Method::HEAD || text.is_none();
         let announced = text.as_ref().map(|text| text.len() as u64);
-        let watch = Watch::new(exchange, status, complete, announced);
+        let mut watch = Watch::new(exchange, status, complete, announced);
+        watch.withhold_if(complete);
         ResponseBody {
             inner: Inner::Server { text },
             watch,
@@ -282,6 +289,9 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
+        if self.watch.is_withheld {
+            return true;
+        }
         match &self.inner {
             Inner::Service { body } => body.is_end_stream(),
             Inner::Server { text } => text.is_none(),
@@ -302,11 +312,17 @@ impl Watch {
         Watch {
             exchange,
             complete,
+            is_withheld: false,
             announced,
             sent: 0,
             shutdown: None,
             overseer: None,
         }
+    }
+
+    /// Sends nothing of the body if there is to be none and the engine does not see to it (invariant 3).
+    fn withhold_if(&mut self, is_bodiless: bool) {
+        self.is_withheld = is_bodiless && self.exchange.version() == Version::HTTP_2;
     }
 
     /// Notes a frame that is handed to the connection; `last` if the body says that nothing follows.

@@ -164,6 +164,10 @@ impl Exchange {
         &self.method
     }
 
+    pub(super) fn version(&self) -> Version {
+        self.version
+    }
+
     pub(super) fn disconnect(&self) -> Disconnect {
         self.route().mode
     }

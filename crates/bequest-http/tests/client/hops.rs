@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bequest::{CancelScope, Codec, Context, Key, Reason};
-use bequest_http::client::Client;
+use bequest_http::client::{Builder, Client};
 use bequest_http::server::{Inbound, RequestBody, Server, Trusted, service_fn};
 use bequest_http::wire::{Allow, Outbound, Trace};
 use http::{Request, Response};
@@ -42,8 +42,8 @@ fn outbound() -> Outbound {
 type Told = mpsc::UnboundedSender<String>;
 
 /// A service that asks `next`, or, without one, says what it has and waits for its end.
-async fn hop(process: &CancelScope, next: Option<String>, tell: Told) -> String {
-    let client = Client::builder().outbound(outbound()).build();
+async fn hop(process: &CancelScope, builder: &Builder, next: Option<String>, tell: Told) -> String {
+    let client = builder.clone().outbound(outbound()).build();
     let service = service_fn(move |request: Request<RequestBody>| {
         let (client, next, tell) = (client.clone(), next.clone(), tell.clone());
         async move {
@@ -79,7 +79,9 @@ async fn hop(process: &CancelScope, next: Option<String>, tell: Told) -> String 
 }
 
 /// Three services on a clock that stands still, so that only the margins take of the budget.
-async fn chain() -> (
+async fn chain(
+    builder: &Builder,
+) -> (
     CancelScope,
     String,
     mpsc::UnboundedReceiver<String>,
@@ -88,15 +90,15 @@ async fn chain() -> (
     let (tell, told) = mpsc::unbounded_channel();
     let clock = bequest_test::Clock::new();
     let process = clock.context().with_cancel();
-    let third = hop(&process, None, tell.clone()).await;
-    let second = hop(&process, Some(third), tell.clone()).await;
-    let first = hop(&process, Some(second), tell).await;
+    let third = hop(&process, builder, None, tell.clone()).await;
+    let second = hop(&process, builder, Some(third), tell.clone()).await;
+    let first = hop(&process, builder, Some(second), tell).await;
     (process, first, told, clock)
 }
 
 #[tokio::test]
 async fn the_budget_falls_at_each_hop_and_values_and_trace_go_along() {
-    let (_process, url, _told, clock) = chain().await;
+    let (_process, url, _told, clock) = chain(&Client::builder()).await;
     let client = Client::builder().outbound(outbound()).build();
     let caller = clock
         .context()
@@ -113,14 +115,19 @@ async fn the_budget_falls_at_each_hop_and_values_and_trace_go_along() {
 }
 
 #[tokio::test]
-async fn the_first_clients_leaving_ends_the_thirds_work() {
-    let (_process, url, mut told, clock) = chain().await;
-    let client = Client::builder().build();
-    let caller = clock.context().with_cancel();
-    let task = start(&client, &caller, get(url + "wait"));
-    guard("the chain's end to begin", told.recv()).await.unwrap();
-    caller.cancel();
-    assert!(outcome(task).await.is_err());
-    let end = guard("the chain's end to be told", told.recv()).await.unwrap();
-    assert_eq!(end, Reason::ClientGone.to_string());
+async fn s28_the_first_clients_leaving_ends_the_thirds_work() {
+    for (builder, end) in [
+        (Client::builder(), Reason::ClientGone),
+        (Client::builder().http2(), Reason::StreamReset),
+    ] {
+        let (_process, url, mut told, clock) = chain(&builder).await;
+        let client = builder.build();
+        let caller = clock.context().with_cancel();
+        let task = start(&client, &caller, get(url + "wait"));
+        guard("the chain's end to begin", told.recv()).await.unwrap();
+        caller.cancel();
+        assert!(outcome(task).await.is_err());
+        let told = guard("the chain's end to be told", told.recv()).await.unwrap();
+        assert_eq!(told, end.to_string());
+    }
 }

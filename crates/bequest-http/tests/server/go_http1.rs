@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 
-use super::common::{Event, Http1, TestServer, full, guard, probe, until};
+use super::common::{Event, Http1, Probe, TestServer, full, guard, probe, until};
 
 static BASE: Key<&str> = Key::new("base");
 static CONN: Key<u64> = Key::new("conn");
@@ -417,6 +417,44 @@ async fn s27_each_request_of_a_connection_has_a_context_of_its_own() {
         !conn.is_done() && told.try_recv().is_err(),
         "one connection, still open"
     );
+}
+
+/// Reads the body before it answers, or not.
+fn reader() -> impl Probe {
+    bequest_http::server::service_fn(
+        |request: http::Request<bequest_http::server::RequestBody>| async move {
+            if request.uri().path() == "/read" {
+                let body = request.into_body().collect().await.expect("a body").to_bytes();
+                return full(String::from_utf8(body.to_vec()).expect("text"));
+            }
+            full("unread")
+        },
+    )
+}
+
+#[tokio::test]
+async fn s23_a_client_that_waits_for_a_continue_gets_it_when_its_body_is_asked_for() {
+    let server = TestServer::start(reader()).await;
+    let mut client = Http1::connect(server.addr).await;
+    client
+        .send("POST /read HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n")
+        .await;
+    assert_eq!(client.head().await.status, 100);
+    client.send("hello").await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "hello"));
+}
+
+#[tokio::test]
+async fn s23_a_handler_that_answers_first_asks_for_no_body_and_the_connection_closes() {
+    let server = TestServer::start(reader()).await;
+    let mut client = Http1::connect(server.addr).await;
+    client
+        .send("POST /ignore HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n")
+        .await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "unread"));
+    assert_eq!(client.rest().await, "");
 }
 
 #[tokio::test]

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use bequest::{Context, Kind, Reason};
-use bequest_http::server::{Disconnect, Limits, Server};
+use bequest_http::server::{Disconnect, Limits, RequestBody, Server, service_fn};
 use bytes::Bytes;
 use http::{Method, StatusCode};
+use http_body_util::BodyExt;
+use tokio::sync::mpsc;
 
-use super::common::{Http2, RawHttp2, TestServer, full, probe, until};
+use super::common::{Http2, RawHttp2, TestServer, full, guard, probe, until};
 
 #[tokio::test]
 async fn s1_context_is_live_in_the_handler_and_ended_after_the_response() {
@@ -202,4 +204,161 @@ async fn s27_each_stream_has_a_context_of_its_own() {
     arrivals[0].end().await;
     assert!(!arrivals[1].ctx.is_done());
     assert_eq!(arrivals[0].conn, arrivals[1].conn);
+}
+
+#[tokio::test]
+async fn s2_s7_a_client_that_closes_while_it_is_written_to_ends_its_connection_too() {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let builder = Server::builder().conn_context(move |ctx, _| {
+        tell.send(ctx.clone()).expect("the test listens");
+        ctx
+    });
+    let (service, mut arrivals) = probe();
+    let server = TestServer::with(builder, Context::background(), service).await;
+    let client = Http2::connect(server.addr).await;
+    let _stream = client.request("/").await;
+    let mut arrival = arrivals.next().await;
+    let (mut sender, body) = http_body_util::channel::Channel::<Bytes, std::io::Error>::new(1);
+    arrival.answer(http::Response::new(body.map_err(Into::into).boxed_unsync()));
+    client.leave();
+    let chunk = Bytes::from(vec![b'x'; 1 << 16]);
+    guard("a write to fail", async {
+        while sender.send_data(chunk.clone()).await.is_ok() {}
+    })
+    .await;
+    assert_eq!(arrival.end().await.reason(), Reason::ClientGone);
+    let conn = told.recv().await.expect("a connection");
+    assert_eq!(
+        guard("the connection's end", conn.done()).await.reason(),
+        Reason::ClientGone
+    );
+}
+
+#[tokio::test]
+async fn s8_a_failed_body_read_ends_the_context() {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let service = service_fn(move |request: http::Request<RequestBody>| {
+        let tell = tell.clone();
+        async move {
+            let (head, body) = request.into_parts();
+            let ctx = head.extensions.get::<Context>().expect("a context").clone();
+            tell.send(None).expect("the test listens");
+            let read = body.collect().await;
+            tell.send(Some((ctx.err().map(|end| end.reason()), read.is_err())))
+                .expect("the test listens");
+            full("too late")
+        }
+    });
+    let server = TestServer::start(service).await;
+    let client = Http2::connect(server.addr).await;
+    let stream = client.begin(Method::POST, "/", false).await;
+    assert_eq!(guard("the handler", told.recv()).await, Some(None));
+    stream.reset();
+    assert_eq!(
+        guard("the end", told.recv()).await,
+        Some(Some((Some(Reason::StreamReset), true)))
+    );
+}
+
+#[tokio::test]
+async fn s13_s14_the_streams_of_a_connection_share_its_context_and_no_other() {
+    static NUMBER: bequest::Key<u64> = bequest::Key::new("number");
+    let builder = Server::builder().conn_context(|ctx, conn| ctx.with_value(&NUMBER, conn.id()));
+    let (service, mut arrivals) = probe();
+    let server = TestServer::with(builder, Context::background(), service).await;
+    let (one, two) = (
+        Http2::connect(server.addr).await,
+        Http2::connect(server.addr).await,
+    );
+    let mut numbers = Vec::new();
+    for client in [&one, &one, &two] {
+        let _stream = client.request("/").await;
+        let arrival = arrivals.next().await;
+        assert_eq!(arrival.ctx.value(&NUMBER), Some(&arrival.conn.id()));
+        assert_eq!(arrival.conn.local_addr(), server.addr);
+        numbers.push(arrival.conn.id());
+    }
+    assert_eq!(numbers[0], numbers[1]);
+    assert_ne!(numbers[0], numbers[2]);
+}
+
+#[tokio::test]
+async fn s15_dropping_the_server_ends_every_context_at_once() {
+    let (service, mut arrivals) = probe();
+    let server = TestServer::start(service).await;
+    let client = Http2::connect(server.addr).await;
+    let stream = client.request("/").await;
+    let arrival = arrivals.next().await;
+    server.abort();
+    assert_eq!(arrival.end().await.reason(), Reason::ScopeEnded);
+    arrival.dropped().await;
+    assert!(stream.answer().await.is_err());
+}
+
+#[tokio::test]
+async fn s16_shutdown_closes_idle_connections_and_leaves_requests_alone() {
+    let (service, mut arrivals) = probe();
+    let server = TestServer::start(service).await;
+    let (idle, busy) = (
+        Http2::connect(server.addr).await,
+        Http2::connect(server.addr).await,
+    );
+    let once = idle.request("/").await;
+    arrivals.next().await.answer(full("once"));
+    once.answer().await.expect("an answer");
+    let twice = busy.request("/").await;
+    let mut arrival = arrivals.next().await;
+    server.process.cancel();
+    until("the idle one to be closed", || {
+        server.statistics.snapshot().connections == 1
+    })
+    .await;
+    assert!(!arrival.ctx.is_done());
+    arrival.answer(full("twice"));
+    assert_eq!(twice.answer().await.expect("an answer").1, "twice");
+    let summary = server.ended().await;
+    let counted = summary.statistics;
+    assert_eq!((counted.served, counted.shut_down, summary.unfinished), (2, 0, 0));
+}
+
+#[tokio::test]
+async fn s23_a_client_that_waits_for_a_continue_is_served_when_it_goes_on() {
+    // DIFFERENCE: the engine sends no 100 on HTTP/2; clients go on after a moment (RFC 9110 §10.1.1).
+    let service = service_fn(|request: http::Request<RequestBody>| async move {
+        let body = request.into_body().collect().await.expect("a body").to_bytes();
+        full(String::from_utf8(body.to_vec()).expect("text"))
+    });
+    let server = TestServer::start(service).await;
+    let client = Http2::connect(server.addr).await;
+    let mut stream = client.begin(Method::POST, "/", false).await;
+    stream
+        .body
+        .send_data(Bytes::from_static(b"hello"), true)
+        .expect("an open stream");
+    assert_eq!(stream.answer().await.expect("an answer").1, "hello");
+}
+
+#[tokio::test]
+async fn s24_s25_responses_that_have_no_body_end_and_are_not_gone() {
+    let (service, mut arrivals) = probe();
+    let server = TestServer::start(service).await;
+    let client = Http2::connect(server.addr).await;
+    for (method, status) in [
+        (Method::HEAD, StatusCode::OK),
+        (Method::GET, StatusCode::NO_CONTENT),
+        (Method::GET, StatusCode::NOT_MODIFIED),
+    ] {
+        let stream = client.begin(method.clone(), "/", true).await;
+        let mut arrival = arrivals.next().await;
+        let mut response = full(if method == Method::HEAD { "a body" } else { "" });
+        *response.status_mut() = status;
+        arrival.answer(response);
+        assert_eq!(stream.answer().await.expect("an answer").0, status);
+        assert_eq!(
+            arrival.end().await.reason(),
+            Reason::ResponseEnded,
+            "{method} {status}"
+        );
+    }
+    assert_eq!(server.statistics.snapshot().served, 3);
 }

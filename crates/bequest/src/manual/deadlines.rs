@@ -92,7 +92,8 @@
 //! A budget from outside, a header or a query, can only shorten: make a scope of it, and the server's own limit stays
 //! above. Absent or malformed is not infinite.
 //!
-//! Between processes, time travels as *remaining*, never as a point: two clocks do not agree.
+//! Between processes, time travels as *remaining*, never as a point: two clocks do not agree. The chapter
+//! `manual::travelling` of `bequest-http` has the headers, the margins and the lists of what may cross.
 //!
 //! # Virtual time
 //!

@@ -15,6 +15,8 @@
 //! | [`temporaries`] | when a context is dead on arrival, or two things are called `Context` |
 //! | [`writing_an_integration`] | when a driver, a client or a protocol is to obey contexts |
 //!
+//! How deadlines, traces and values travel between processes is a chapter of `bequest-http`: `manual::travelling`.
+//!
 //! # The three sentences to remember
 //!
 //! 1. A [`Context`](crate::Context) observes, a [`CancelScope`](crate::CancelScope) owns: pass `&scope` down, and its
