@@ -172,6 +172,13 @@ impl NodeRef {
         }
     }
 
+    /// Whether it has not ended, and nobody but the owner could see that it does. A child would hold it.
+    pub(crate) fn is_unobserved(&self) -> bool {
+        let [_, waiters, callbacks] = self.0.load();
+        let is_alone = Arc::strong_count(&self.0) == 1 && !crate::inspect::is_on();
+        is_alone && waiters + callbacks == 0 && self.0.known_end().is_none()
+    }
+
     pub(crate) fn give_up(&self) {
         self.0.give_up();
     }
