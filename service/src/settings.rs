@@ -35,7 +35,7 @@ pub(crate) struct Settings {
     )]
     pub(crate) listen: Listen,
 
-    /// Address of the admin listener: health, metrics, live contexts. Keep it private
+    /// Address of the admin listener: health, metrics, live contexts, the end of a user's sessions. Keep it private
     #[arg(
         long,
         env = "BEQUEST_ADMIN",

@@ -21,7 +21,7 @@ pub(crate) struct StoreSettings {
 
     /// Cache that several nodes share in place of one in this process, redis://[USER:PASSWORD@]HOST[:PORT][/NUMBER],
     /// or rediss:// for TLS.
-    /// Two nodes on one database need one. It must not evict what has not expired (maxmemory-policy noeviction)
+    /// Two nodes on one database need the same. It must not evict what has not expired (maxmemory-policy noeviction)
     #[arg(long, env = "BEQUEST_CACHE", hide_env_values = true, value_name = "URL")]
     pub(crate) cache: Option<SecretUrl>,
 }
