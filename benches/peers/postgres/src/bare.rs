@@ -2,6 +2,10 @@
 //!
 //! One caller on one thread. The ways take turns in slices of some ten milliseconds, and each round begins with another one,
 //! so that what disturbs the machine disturbs them alike. A ratio is that of two slices of the same round.
+//!
+//! Each way has a process of the server to itself, and on which processor the system puts that decides more than anything that is
+//! compared here: a wake-up across two of a virtual machine costs twice a whole query. So it is to be run on one of them,
+//! `taskset -c 0 cargo run --release -- bare`.
 
 use std::time::{Duration, Instant};
 
