@@ -32,7 +32,8 @@ impl Load {
         match self.0 {
             Protocol::Http1 => {
                 let text = run(Command::new("wrk").args(["-t1", "-c32", "-d1s", "--latency", &url]));
-                let p99 = word_after(&text, "99%");
+                // With the blank: there are other numbers that end so.
+                let p99 = word_after(&text, " 99%");
                 Outcome {
                     requests: number_before(&text, " requests in "),
                     per_second: word_after(&text, "Requests/sec:").parse().expect("a number"),

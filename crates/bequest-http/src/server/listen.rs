@@ -129,10 +129,21 @@ fn start_connection<S: App>(
 
 /// Puts TLS on a connection, where the server has it. `None`: the connection is over, and everybody was told.
 #[cfg(feature = "tls")]
-async fn secure(server: &Shared, socket: Socket, mut info: ConnInfo) -> Option<(Transport, ConnInfo)> {
-    let Some(tls) = &server.tls else {
-        return Some((Transport::Plain(socket), info));
-    };
+async fn secure(server: &Shared, socket: Socket, info: ConnInfo) -> Option<(Transport, ConnInfo)> {
+    match &server.tls {
+        None => Some((Transport::Plain(socket), info)),
+        // In a box, so that a connection in clear has no room for it.
+        Some(tls) => Box::pin(shake_hands(server, tls, socket, info)).await,
+    }
+}
+
+#[cfg(feature = "tls")]
+async fn shake_hands(
+    server: &Shared,
+    tls: &super::tls::Tls,
+    socket: Socket,
+    mut info: ConnInfo,
+) -> Option<(Transport, ConnInfo)> {
     match super::tls::secure(server, tls, socket).await {
         Ok((transport, shown)) => {
             info.tls = Some(Arc::new(shown));

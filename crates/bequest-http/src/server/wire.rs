@@ -18,6 +18,7 @@
 //! 4. What was gathered is on its way to the socket before anything that is written later, before the end of writing, and
 //!    before the task of the connection goes to sleep. It is never more than [`GATHERED`].
 
+use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -319,11 +320,20 @@ impl Tap {
     }
 }
 
-/// Waits for the client's first bytes. `Ok(false)`: it left without a word.
+/// Waits for the client's first bytes, and takes as many as an ordinary header has: an engine that is given less reads the
+/// same bytes over and over. `Ok(false)`: it left without a word.
 pub(super) async fn first_bytes(transport: &mut Transport, store: &mut BytesMut) -> io::Result<bool> {
-    match transport.read_buf(store).await {
+    let read = poll_fn(|cx| {
+        let mut space = [const { MaybeUninit::<u8>::uninit() }; STEP];
+        let mut buf = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut *transport).poll_read(cx, &mut buf))?;
+        // Not more than has come is kept.
+        store.extend_from_slice(buf.filled());
+        Poll::Ready(Ok(!buf.filled().is_empty()))
+    });
+    match read.await {
         Err(error) if transport::is_bare_end(&error) => Ok(false),
-        read => Ok(read? > 0),
+        read => read,
     }
 }
 

@@ -88,7 +88,11 @@ impl Allow {
             return ctx;
         }
         let lines = headers.get_all(BAGGAGE).iter().map(|line| line.as_bytes());
-        let reading = Baggage::read(lines, |name| self.entry(name).is_some());
+        // What is too long even with its encoding undone is not worth undoing: an encoded byte takes three.
+        let reading = Baggage::read_fitting(lines, |name, length| {
+            let entry = self.entry(name);
+            entry.is_some_and(|entry| entry.receive.is_none() || length.div_ceil(3) <= entry.limit)
+        });
         let mut untouched = Baggage::default();
         for member in reading.baggage.members() {
             if self
@@ -105,12 +109,7 @@ impl Allow {
             // From the last to the first, so that no more than one is put into a context, however many there are.
             let members = reading.baggage.members().iter().rev();
             let mut of_key = members.filter(|member| member.key() == entry.name);
-            // What is too long even with its encoding undone is not worth undoing.
-            let mut receive = |member: &Member| match member.least_len() > entry.limit {
-                true => None,
-                false => receive(&ctx, &member.value()),
-            };
-            if let Some(received) = of_key.find_map(&mut receive) {
+            if let Some(received) = of_key.find_map(|member| receive(&ctx, &member.value())) {
                 ctx = received;
             }
         }

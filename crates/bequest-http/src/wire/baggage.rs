@@ -64,6 +64,14 @@ impl Baggage {
         lines: impl IntoIterator<Item = &'a [u8]>,
         mut wanted: impl FnMut(&str) -> bool,
     ) -> BaggageReading {
+        Baggage::read_fitting(lines, |key, _length| wanted(key))
+    }
+
+    /// As `read`; what is wanted is asked for by the key and by the length of the value as it is sent.
+    pub(super) fn read_fitting<'a>(
+        lines: impl IntoIterator<Item = &'a [u8]>,
+        mut wanted: impl FnMut(&str, usize) -> bool,
+    ) -> BaggageReading {
         let mut reading = BaggageReading::default();
         for line in lines {
             if !reading.read_line(line, &mut wanted) {
@@ -141,25 +149,21 @@ impl Member {
         decode(value.trim_end_matches([' ', '\t']))
     }
 
-    /// A length that the value is not below, known without undoing its encoding: an encoded byte takes three.
-    pub(super) fn least_len(&self) -> usize {
-        let value = self.raw.split(';').next().unwrap_or_default();
-        value.trim_end_matches([' ', '\t']).len().div_ceil(3)
-    }
-
     /// The value and the properties as they are sent.
     pub fn raw(&self) -> &str {
         &self.raw
     }
 
-    fn parse(text: &[u8], wanted: &mut impl FnMut(&str) -> bool) -> Option<Member> {
+    fn parse(text: &[u8], wanted: &mut impl FnMut(&str, usize) -> bool) -> Option<Member> {
         let equals = text.iter().position(|byte| *byte == b'=')?;
         let key = trim(&text[..equals]);
-        // Asked for before the rest is looked at: what nobody wants costs no more than its key.
+        let raw = trim(&text[equals + 1..]);
+        // Asked for before the rest is looked at: what nobody wants costs no more than its key, or finding its end.
+        let end = raw.iter().position(|byte| *byte == b';').unwrap_or(raw.len());
+        let length = trim(&raw[..end]).len();
         let key = std::str::from_utf8(key)
             .ok()
-            .filter(|key| is_token(key.as_bytes()) && wanted(key))?;
-        let raw = trim(&text[equals + 1..]);
+            .filter(|key| is_token(key.as_bytes()) && wanted(key, length))?;
         let mut parts = raw.split(|byte| *byte == b';');
         let is_well_formed = is_value(trim(parts.next()?)) && parts.all(is_property);
         let raw = std::str::from_utf8(raw).ok().filter(|_| is_well_formed)?;
@@ -172,7 +176,7 @@ impl Member {
 
 impl BaggageReading {
     /// Reads one line as far as the caps go. Answers whether there is room for another.
-    fn read_line(&mut self, line: &[u8], wanted: &mut impl FnMut(&str) -> bool) -> bool {
+    fn read_line(&mut self, line: &[u8], wanted: &mut impl FnMut(&str, usize) -> bool) -> bool {
         // The comma that would join it to the line before counts as well.
         let joint = usize::from(self.bytes_seen > 0);
         let room = MAX_BYTES - self.bytes_seen;

@@ -40,9 +40,12 @@ impl Connection {
         self.server
             .observe(|observer| observer.connection_opened(self.info()));
         // An end by the last step of the shutdown needs no word here: the contexts were told before.
-        beside(self.serve(transport, service), self.server.dropping.done()).await;
+        // In a box, as it is large and would be moved with the task that it is a part of, several times.
+        let serving = Box::pin(self.serve(transport, service));
+        beside(serving, self.server.dropping.done()).await;
     }
 
+    /// Both engines are in boxes, so that this has the size of neither.
     async fn serve<S: App>(self: &Arc<Connection>, mut transport: Transport, service: S) {
         let mut store = BytesMut::new();
         let protocol = match self.greet(&mut transport, &mut store).await {
@@ -64,7 +67,7 @@ impl Connection {
                 builder.half_close(true);
                 builder.header_read_timeout(None).max_buf_size(HTTP1_BUFFER);
                 let http = builder.serve_connection(TokioIo::new(wire), service);
-                let mut http = pin!(http.with_upgrades());
+                let mut http = Box::pin(http.with_upgrades());
                 let over = drive(self, http.as_mut(), attendant).await;
                 // From here on hyper's future is still there (invariant 1).
                 if let (Over::Finished(Ok(())), Some(scope)) = (&over, self.take_upgrade()) {
@@ -79,7 +82,7 @@ impl Connection {
                 builder.keep_alive_interval(silence::ping_interval(&self.server.limits));
                 // The answer is for `silence` to judge.
                 builder.keep_alive_timeout(silence::LONGEST);
-                let mut http = pin!(builder.serve_connection(TokioIo::new(wire), service));
+                let mut http = Box::pin(builder.serve_connection(TokioIo::new(wire), service));
                 let over = drive(self, http.as_mut(), attendant).await;
                 self.end(over);
             }
