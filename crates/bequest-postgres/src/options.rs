@@ -179,7 +179,7 @@ impl Options {
     /// Whether a connection is thrown away after a cancel, even if it is clean. If not set: no.
     ///
     /// For poolers between us and the server: that the cancel's connection is closed proves there only that the pooler
-    /// has taken the request, not that the server has.
+    /// has taken the request, not that the server has. The page of the crate says which poolers [need it](crate#poolers-in-between).
     pub fn discard_after_cancel(mut self, on: bool) -> Options {
         self.discard_after_cancel = on;
         self
