@@ -12,7 +12,8 @@ use super::node;
 use super::pool::{self, Pooled};
 use super::stamp::Stamp;
 use super::state::{
-    self, BEGAN, CROWDED, DONE, HAS_AT, Kind, LISTED, LOCKED, OWNS, RARE, ROOT, SETTLED, SHARDED, UNARMED,
+    self, BEGAN, CLOSED, CROWDED, DONE, HAS_AT, Kind, LISTED, LOCKED, OWNS, RARE, ROOT, SETTLED, SHARDED,
+    UNARMED,
 };
 use super::timer::Timers;
 use super::{NodeRef, bell};
@@ -79,7 +80,12 @@ impl NodeRef {
         let bits = parent.state.load();
         let is_common = bits & (LOCKED | DONE | SHARDED | CROWDED | RARE) == 0;
         if !is_common || inspect::is_on() {
-            return child_slowly(parent, made_at, deadline);
+            let is_split = bits & (DONE | SHARDED | CLOSED | RARE) == SHARDED;
+            return if is_split && !inspect::is_on() {
+                child_of_many(bits, parent, made_at, deadline)
+            } else {
+                child_slowly(parent, made_at, deadline)
+            };
         }
         if bits & HAS_AT == 0 && deadline == Stamp::NEVER {
             let plan = Plan::of(made_at, Stamp::NEVER, Stamp::NEVER, Some(parent));
@@ -129,6 +135,20 @@ fn child_by_deadline(
     enter_from(bits, parent, plan.small())
 }
 
+/// A child of a node at which many threads meet. `bits` are that one's.
+#[inline(never)]
+fn child_of_many(bits: u32, parent: Ptr, made_at: &'static Location<'static>, deadline: Stamp) -> NodeRef {
+    let plan = Plan::of(made_at, deadline, parent.deadline_by(bits), Some(parent));
+    if plan.flags & OWNS == 0 && bits & UNARMED != 0 {
+        return child_slowly(parent, made_at, deadline);
+    }
+    let child = plan.small();
+    if !link::enter_split(parent, child) {
+        return enter(parent, child);
+    }
+    NodeRef::own(child)
+}
+
 /// Enters a new child in the only list of the parent, which was live when its word was `bits`.
 #[inline(always)]
 fn enter_from(bits: u32, parent: Ptr, child: Ptr) -> NodeRef {
@@ -142,7 +162,6 @@ fn enter_from(bits: u32, parent: Ptr, child: Ptr) -> NodeRef {
 }
 
 /// A child in every other case than the common one.
-#[cold]
 #[inline(never)]
 fn child_slowly(parent: Ptr, made_at: &'static Location<'static>, deadline: Stamp) -> NodeRef {
     let plan = Plan::of(made_at, deadline, parent.deadline(), Some(parent)).listed();
@@ -159,7 +178,6 @@ fn child_slowly(parent: Ptr, made_at: &'static Location<'static>, deadline: Stam
 }
 
 /// Enters a new child, or ends it if the parent has ended meanwhile.
-#[cold]
 #[inline(never)]
 fn enter(parent: Ptr, child: Ptr) -> NodeRef {
     let handle = NodeRef::own(child);

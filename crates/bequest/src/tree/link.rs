@@ -10,6 +10,7 @@ use std::ptr;
 use std::sync::atomic::AtomicUsize;
 
 use super::layout::{Node, Ptr};
+use super::node::if_quiet;
 use super::state::{CLOSED, CROWDED, DONE, Locked, SETTLED, SHARDED, Word, shard, with_shard};
 use crate::sync::EXPLORED;
 use crate::sync::atomic::{AtomicPtr, Ordering};
@@ -231,6 +232,38 @@ pub(super) fn unlink(first: &AtomicPtr<Node>, child: Ptr) {
         // as well under which it did, and waits for that.
         None => first.store(next, Ordering::Release),
     }
+}
+
+/// Enters a child that nobody else knows yet in this thread's list of a node whose lists are split; whether it could, since
+/// the node was live and its lists were not closed.
+#[inline]
+pub(super) fn enter_split(parent: Ptr, child: Ptr) -> bool {
+    let number = own_shard();
+    // The caller has the child to itself.
+    child.state.set(with_shard(child.state.load(), number));
+    let shard = &shards(&parent).0[number];
+    let _lock = shard.lock.lock();
+    // Under the list's lock (invariant 3). Acquire, in `load`: as in `derive::link`; and whoever closes the lists holds this
+    // lock.
+    let is_open = parent.state.load() & (DONE | CLOSED) == 0;
+    if is_open {
+        push(&shard.first, child);
+    }
+    is_open
+}
+
+/// Takes a child that is quiet out of the list of a node whose lists are split; its bits, if it was and they are not closed.
+#[inline]
+pub(super) fn leave_split(parent: Ptr, child: Ptr) -> Option<u32> {
+    let shard = &shards(&parent).0[shard(child.state.load())];
+    let _lock = shard.lock.lock();
+    if !is_split(parent.state.load()) {
+        return None;
+    }
+    // Under the list's lock no walk can come by, so what is quiet now stays so.
+    let bits = if_quiet(child)?;
+    unlink(&shard.first, child);
+    Some(bits)
 }
 
 /// How many lists a node has.

@@ -160,7 +160,6 @@ impl NodeRef {
         }
     }
 
-    #[cold]
     #[inline(never)]
     fn end_explicitly(&self, origin: &'static Location<'static>) {
         self.end_seen(Blame {
@@ -170,7 +169,6 @@ impl NodeRef {
         });
     }
 
-    #[cold]
     #[inline(never)]
     fn end_seen(&self, blame: Blame) {
         let ptr = self.ptr();

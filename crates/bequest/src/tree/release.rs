@@ -12,7 +12,9 @@ use super::layout::{Details, Full, Ptr, Tether};
 use super::link::{self, List, ListLock};
 use super::node::{disarm, if_quiet};
 use super::pool;
-use super::state::{self, ARMED, DONE, DYING, Kind, LISTED, Locked, ORPHAN, RARE, SHARDED, is_pinned, kind};
+use super::state::{
+    self, ARMED, CLOSED, DONE, DYING, Kind, LISTED, Locked, ORPHAN, RARE, SHARDED, is_pinned, kind,
+};
 use super::tell::Callback;
 use super::{bell, end, record};
 use crate::canceled::Canceled;
@@ -41,6 +43,9 @@ pub(super) unsafe fn release(ptr: Ptr) {
                         return unsafe { discard(ptr, bits) };
                     }
                 }
+            } else if above & (SHARDED | CLOSED) == SHARDED {
+                // SAFETY: as the caller promises.
+                return unsafe { release_of_many(ptr, parent) };
             }
         }
         // Nobody comes by the lists to a node without a parent.
@@ -56,12 +61,26 @@ pub(super) unsafe fn release(ptr: Ptr) {
     unsafe { release_slowly(ptr) };
 }
 
+/// As [`release`], of a child of a node at which many threads meet.
+///
+/// # Safety
+///
+/// As [`release`]; the parent's lists are split.
+#[inline(never)]
+unsafe fn release_of_many(ptr: Ptr, parent: Ptr) {
+    match link::leave_split(parent, ptr) {
+        // SAFETY: as in `release`. Split lists that are not closed belong to a node that is no orphan.
+        Some(bits) => unsafe { discard(ptr, bits) },
+        // SAFETY: as the caller promises.
+        None => unsafe { release_slowly(ptr) },
+    }
+}
+
 /// The ways that are less common: a list of many threads, or a parent that this may have been the last to hold.
 ///
 /// # Safety
 ///
 /// As [`release`].
-#[cold]
 #[inline(never)]
 unsafe fn release_slowly(ptr: Ptr) {
     if let (Some(parent), true) = (ptr.parent, ptr.state.load() & (RARE | LISTED) == 0) {
@@ -85,7 +104,6 @@ unsafe fn release_slowly(ptr: Ptr) {
 }
 
 /// The general case: somebody else may be at work on the node.
-#[cold]
 unsafe fn settle(ptr: Ptr) {
     let mut own = ptr.state.lock();
     // Under the lock, since a child's owner may have made a new handle under it. Acquire: pairs with the Release decrements
