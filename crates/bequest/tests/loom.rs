@@ -387,3 +387,43 @@ fn a_merge_and_both_its_sides() {
         assert_eq!(both.err().unwrap().cause().unwrap().to_string(), first);
     });
 }
+
+/// Whichever cancel returns, what is below a merge is marked, though a stand-in in the list leads there and not the merge.
+#[test]
+fn two_cancels_of_one_side_of_a_merge() {
+    loom::model(|| {
+        let (side, idle) = (
+            Context::background().with_cancel(),
+            Context::background().with_cancel(),
+        );
+        let both = Context::any([&side, &idle]);
+        let leaf = both.with_cancel();
+        let (canceller, below) = (side.canceller(), leaf.context());
+        let other = thread::spawn(move || {
+            canceller.cancel();
+            assert!(below.is_done());
+        });
+        side.cancel();
+        assert!(leaf.is_done() && both.is_done());
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn a_cancel_of_each_side_of_a_merge_and_what_is_below() {
+    loom::model(|| {
+        let sides = [
+            Context::background().with_cancel(),
+            Context::background().with_cancel(),
+        ];
+        let leaf = Context::any(&sides).into_context().with_cancel();
+        let ([one, two], below) = (sides, leaf.context());
+        let other = thread::spawn(move || {
+            one.cancel();
+            assert!(below.is_done());
+        });
+        two.cancel();
+        assert!(leaf.is_done());
+        other.join().unwrap();
+    });
+}
