@@ -78,11 +78,14 @@ pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
     if let Err(end) = logs.close(&closing).await {
         log::event("closing the logs", &json!(end.to_string()));
     }
-    outcome
+    // After the lines that were still waiting: it is the last one.
+    let (summary, told) = outcome?;
+    report(&summary, told);
+    Ok(())
 }
 
-/// Starts the parts, and takes them apart when a signal has come.
-async fn serve(settings: Settings, logs: &Arc<Logs>) -> Result<(), Failure> {
+/// Starts the parts, and takes them apart when a signal has come; what was served, and how many jobs were told to stop.
+async fn serve(settings: Settings, logs: &Arc<Logs>) -> Result<(Summary, usize), Failure> {
     let trust = Trust::open(settings.trust.trust.as_deref())?;
     let process = Context::background();
     let signals = signal::notify(&process, &[Signal::TERMINATE, Signal::INTERRUPT])?;
@@ -124,10 +127,9 @@ async fn serve(settings: Settings, logs: &Arc<Logs>) -> Result<(), Failure> {
         // A second signal: everything at once, by dropping the server and waiting for no job.
         end = again.done() => return Err(format!("stopped at once: {end}").into()),
     };
-    report(&summary, told);
     close(&app, parts.backend).await;
     admin_server.abort();
-    Ok(())
+    Ok((summary, told))
 }
 
 /// What `run` keeps beside the app.

@@ -54,6 +54,12 @@ fn open_requests_are_answered_within_the_drain() {
         (&0.into(), &0.into())
     );
     assert_eq!(details["why"], "SIGTERM received");
+    let logged = service.logged();
+    let last = logged.lines().last().unwrap();
+    assert!(
+        last.contains("\"stopped\""),
+        "nothing is written after it: {last}"
+    );
 }
 
 #[test]
