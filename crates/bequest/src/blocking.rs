@@ -261,14 +261,17 @@ pub fn running() -> Vec<Running> {
 /// Dropping the future withdraws the wait.
 ///
 /// ```
-/// use bequest::{Context, blocking};
+/// use bequest::{Context, blocking, spawn_blocking};
 /// use std::time::Duration;
 ///
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// let limit = Context::background().with_timeout(Duration::from_secs(5));
-/// for work in blocking::wait(&limit).await {
-///     eprintln!("still running: {work}");
+/// let work = spawn_blocking(&Context::background(), |_| 7);
+/// let limit = Context::background().with_timeout(Duration::from_secs(60));
+/// for left in blocking::wait(&limit).await {
+///     eprintln!("still running: {left}");
 /// }
+/// assert!(!limit.is_done(), "nothing was left");
+/// assert_eq!(work.await.unwrap(), 7);
 /// # });
 /// ```
 pub async fn wait(ctx: &Context) -> Vec<Running> {

@@ -68,37 +68,35 @@ impl Stores {
     /// Takes the claim of the node that has it: ends the server's session of that node and waits for the lock, which the
     /// node takes again only when it looks after it.
     pub(crate) fn steal_claim(&self) -> Taken {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let database = runtime.block_on(async {
-            let ctx = Context::background();
-            let database = Options::from_url(&self.database).unwrap().connections(1);
-            let database = database.open(&ctx).await.unwrap();
+        self.take(async |ctx, database| {
             // Whoever waits in line has it before anybody who only tries.
-            let wait = database.query(&ctx, "SELECT pg_advisory_lock(7091310, 0)", &[]);
+            let wait = database.query(ctx, "SELECT pg_advisory_lock(7091310, 0)", &[]);
             let end = async {
-                let other = Database::open(&ctx, &self.database).await.unwrap();
+                let other = Database::open(ctx, &self.database).await.unwrap();
                 let sql =
                     "SELECT pg_terminate_backend(holder.pid) FROM pg_locks AS holder JOIN pg_locks AS waiter
                            USING (locktype, database, classid, objid)
                            WHERE holder.granted AND NOT waiter.granted AND classid = 7091310
                            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-                while other.query(&ctx, sql, &[]).await.unwrap().is_empty() {}
-                other.close(&ctx).await.unwrap();
+                while other.query(ctx, sql, &[]).await.unwrap().is_empty() {}
+                other.close(ctx).await.unwrap();
             };
             let (waited, ()) = tokio::join!(wait, end);
             waited.unwrap();
-            database
-        });
-        Taken { database, runtime }
+        })
     }
-}
 
-impl Stores {
     /// Says, as a node would, that somebody keeps the sessions of this database in another cache.
     pub(crate) fn claim_another_cache(&self) -> Taken {
+        self.take(async |ctx, database| {
+            // A mark is from 0 on.
+            let say = database.query(ctx, "SELECT pg_advisory_lock_shared(7091313, -1)", &[]);
+            say.await.unwrap();
+        })
+    }
+
+    /// A session of its own, in which `how` takes a lock.
+    fn take(&self, how: impl AsyncFnOnce(&Context, &Database)) -> Taken {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -107,9 +105,7 @@ impl Stores {
             let ctx = Context::background();
             let database = Options::from_url(&self.database).unwrap().connections(1);
             let database = database.open(&ctx).await.unwrap();
-            // A mark is from 0 on.
-            let say = database.query(&ctx, "SELECT pg_advisory_lock_shared(7091313, -1)", &[]);
-            say.await.unwrap();
+            how(&ctx, &database).await;
             database
         });
         Taken { database, runtime }

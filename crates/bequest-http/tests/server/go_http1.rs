@@ -10,7 +10,10 @@ use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 
-use super::common::{Event, Http1, Probe, TestServer, full, guard, probe, until};
+use super::common::{
+    Event, Http1, Probe, TestServer, begin_answer, full, guard, probe, telling_of_connections, until,
+    until_a_write_fails,
+};
 
 static BASE: Key<&str> = Key::new("base");
 static CONN: Key<u64> = Key::new("conn");
@@ -46,8 +49,7 @@ async fn s1_context_lives_as_long_as_the_response_body() {
     let mut client = Http1::connect(server.addr).await;
     client.request("GET", "/").await;
     let mut arrival = arrivals.next().await;
-    let (mut sender, body) = http_body_util::channel::Channel::<Bytes, std::io::Error>::new(1);
-    arrival.answer(http::Response::new(body.map_err(Into::into).boxed_unsync()));
+    let mut sender = begin_answer(&mut arrival);
     sender
         .send_data(Bytes::from_static(b"first"))
         .await
@@ -161,25 +163,15 @@ async fn s5_a_client_that_leaves_behind_a_pipelined_request_is_seen() {
 
 #[tokio::test]
 async fn s7_a_failed_write_ends_the_context_of_the_connection() {
-    let (tell, mut told) = mpsc::unbounded_channel();
-    let builder = Server::builder().conn_context(move |ctx, _| {
-        tell.send(ctx.clone()).expect("the test listens");
-        ctx
-    });
+    let (builder, mut told) = telling_of_connections();
     let (service, mut arrivals) = probe();
     let server = TestServer::with(builder, Context::background(), service).await;
     let mut client = Http1::connect(server.addr).await;
     client.request("GET", "/").await;
     let mut arrival = arrivals.next().await;
-    let (mut sender, body) = http_body_util::channel::Channel::<Bytes, std::io::Error>::new(1);
-    arrival.answer(http::Response::new(body.map_err(Into::into).boxed_unsync()));
+    let writer = begin_answer(&mut arrival);
     client.reset();
-    // Written until the socket refuses: then the body is dropped and its sender fails.
-    let chunk = Bytes::from(vec![b'x'; 1 << 16]);
-    guard("a write to fail", async {
-        while sender.send_data(chunk.clone()).await.is_ok() {}
-    })
-    .await;
+    until_a_write_fails(writer).await;
     assert_eq!(arrival.end().await.reason(), Reason::ClientGone);
     let conn = told.recv().await.expect("a connection");
     assert_eq!(

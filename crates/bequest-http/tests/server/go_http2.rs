@@ -9,7 +9,10 @@ use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
 
-use super::common::{Http2, RawHttp2, TestServer, full, guard, probe, until};
+use super::common::{
+    Http2, RawHttp2, TestServer, begin_answer, full, guard, probe, telling_of_connections, until,
+    until_a_write_fails,
+};
 
 #[tokio::test]
 async fn s1_context_is_live_in_the_handler_and_ended_after_the_response() {
@@ -208,24 +211,15 @@ async fn s27_each_stream_has_a_context_of_its_own() {
 
 #[tokio::test]
 async fn s2_s7_a_client_that_closes_while_it_is_written_to_ends_its_connection_too() {
-    let (tell, mut told) = mpsc::unbounded_channel();
-    let builder = Server::builder().conn_context(move |ctx, _| {
-        tell.send(ctx.clone()).expect("the test listens");
-        ctx
-    });
+    let (builder, mut told) = telling_of_connections();
     let (service, mut arrivals) = probe();
     let server = TestServer::with(builder, Context::background(), service).await;
     let client = Http2::connect(server.addr).await;
     let _stream = client.request("/").await;
     let mut arrival = arrivals.next().await;
-    let (mut sender, body) = http_body_util::channel::Channel::<Bytes, std::io::Error>::new(1);
-    arrival.answer(http::Response::new(body.map_err(Into::into).boxed_unsync()));
+    let writer = begin_answer(&mut arrival);
     client.leave();
-    let chunk = Bytes::from(vec![b'x'; 1 << 16]);
-    guard("a write to fail", async {
-        while sender.send_data(chunk.clone()).await.is_ok() {}
-    })
-    .await;
+    until_a_write_fails(writer).await;
     assert_eq!(arrival.end().await.reason(), Reason::ClientGone);
     let conn = told.recv().await.expect("a connection");
     assert_eq!(

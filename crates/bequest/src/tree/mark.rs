@@ -168,20 +168,7 @@ impl Marks {
                 name,
                 at,
             },
-            Some(blame) => End {
-                kind: if blame.reason.is_timeout() {
-                    Kind::DeadlineExceeded
-                } else {
-                    Kind::Canceled
-                },
-                reason: blame.reason,
-                cause: blame.cause.clone(),
-                origin: blame.origin,
-                was_called: blame.reason != Reason::ScopeEnded,
-                scope,
-                name,
-                at,
-            },
+            Some(blame) => blame.end(scope, name, at),
         };
         let is_leaf = ptr.kids.load(Ordering::Relaxed).is_null();
         let end = if is_leaf {

@@ -92,8 +92,9 @@ mod walk;
 mod wheel;
 
 use std::panic::Location;
+use std::time::Instant;
 
-use crate::canceled::Cause;
+use crate::canceled::{Cause, End, Kind, LazyId};
 use crate::reason::Reason;
 
 #[cfg(not(bequest_plain))]
@@ -121,4 +122,24 @@ pub(crate) struct Blame {
     pub(crate) reason: Reason,
     pub(crate) cause: Option<Cause>,
     pub(crate) origin: &'static Location<'static>,
+}
+
+impl Blame {
+    /// The end of the node that is cancelled.
+    pub(crate) fn end(&self, scope: LazyId, name: Option<&'static str>, at: Option<Instant>) -> End {
+        End {
+            kind: if self.reason.is_timeout() {
+                Kind::DeadlineExceeded
+            } else {
+                Kind::Canceled
+            },
+            reason: self.reason,
+            cause: self.cause.clone(),
+            origin: self.origin,
+            was_called: self.reason != Reason::ScopeEnded,
+            scope,
+            name,
+            at,
+        }
+    }
 }

@@ -329,7 +329,7 @@ impl Armed {
         self.bell.state.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 
-    pub(crate) fn listen(&mut self, waker: &Waker) -> bool {
+    pub(crate) fn listen(&self, waker: &Waker) -> bool {
         let mine = waker.clone();
         let mut state = self.bell.state.lock().unwrap_or_else(PoisonError::into_inner);
         let old = state.1.replace(mine);

@@ -648,20 +648,7 @@ impl Node {
                 name: inner.name,
                 at: Some(walk.now),
             },
-            Some(blame) => End {
-                kind: if blame.reason.is_timeout() {
-                    Kind::DeadlineExceeded
-                } else {
-                    Kind::Canceled
-                },
-                reason: blame.reason,
-                cause: blame.cause.clone(),
-                origin: blame.origin,
-                was_called: blame.reason != Reason::ScopeEnded,
-                scope: self.id.into(),
-                name: inner.name,
-                at: Some(walk.now),
-            },
+            Some(blame) => blame.end(self.id.into(), inner.name, Some(walk.now)),
         })
     }
 }
