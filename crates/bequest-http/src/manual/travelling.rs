@@ -169,7 +169,29 @@
 //! value that is longer than its key's limit is refused before its percent-encoding is undone.
 //!
 //! A trace goes on where [`Inbound::trace`](crate::server::Inbound::trace) and [`Outbound::trace`](crate::wire::Outbound::trace)
-//! say so: a trusted caller's is continued with a new parent, any other begins here.
+//! say so, by W3C Trace Context, level 2: a trusted caller's is continued, any other begins here, and each request that goes
+//! out has a span of its own. A `tracestate` goes along in its order; without a well-formed `traceparent`, of which there is
+//! one, it goes with the trace. A tracing system adds its note by [`TraceState::with`](crate::wire::TraceState::with), and its
+//! decision by [`Trace::sampled_child`](crate::wire::Trace::sampled_child).
+//!
+//! ```
+//! use bequest::Context;
+//! use bequest_http::wire::{Outbound, Trace};
+//! use http::Request;
+//!
+//! let trace = Trace::start().sampled_child(true);
+//! let trace = trace.clone().with_state(trace.state().with("rojo", "00f067aa0ba902b7").unwrap());
+//! let ctx = trace.clone().carried_by(&Context::background());
+//!
+//! let outbound = Outbound { trace: true, ..Outbound::default() };
+//! let (mut head, ()) = Request::get("http://search.test:9000/").body(()).unwrap().into_parts();
+//! outbound.apply(&ctx, &mut head).unwrap();
+//! let sent = Trace::read(&head.headers).unwrap();
+//! assert_eq!(sent.parent().trace_id(), trace.parent().trace_id());
+//! assert_ne!(sent.parent().span_id(), trace.parent().span_id(), "the span of this request alone");
+//! assert!(sent.parent().is_sampled());
+//! assert_eq!(sent.state().as_str(), "rojo=00f067aa0ba902b7");
+//! ```
 //!
 //! # The end travels too
 //!

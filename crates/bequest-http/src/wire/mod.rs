@@ -8,7 +8,7 @@
 //! | `grpc-timeout` | yes | to requests whose content type is gRPC's |
 //! | `connect-timeout-ms`, `x-envoy-expected-rq-timeout-ms` | yes | no |
 //! | `bequest-timeout-ms`, or another name | yes | yes |
-//! | `traceparent`, `tracestate` (W3C Trace Context) | if switched on | if switched on |
+//! | `traceparent`, `tracestate` (W3C Trace Context, level 2) | if switched on | if switched on |
 //! | `baggage` (W3C Baggage) | the members allowed | the members allowed |
 //!
 //! # Invariants
@@ -24,6 +24,7 @@ pub(crate) mod grpc;
 mod outbound;
 mod timeout;
 mod trace;
+mod trace_state;
 
 pub use allow::Allow;
 pub use baggage::{Baggage, BaggageReading, MAX_BYTES, MAX_MEMBERS, Member};
@@ -32,4 +33,5 @@ pub use timeout::{
     DEADLINE_HEADER, DeadlineHeaders, DeadlineReading, encode_grpc_timeout, encode_milliseconds,
     parse_grpc_timeout, parse_milliseconds,
 };
-pub use trace::{Trace, TraceParent, TraceState};
+pub use trace::{Trace, TraceParent};
+pub use trace_state::TraceState;

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, Uri, header};
 use super::allow::Allow;
 use super::timeout::{
     DEADLINE_HEADER, encode_grpc_timeout, encode_milliseconds, parse_grpc_timeout, parse_milliseconds,
+    read_once,
 };
 use super::trace::Trace;
 
@@ -35,8 +36,8 @@ pub struct Outbound {
     pub deadline: DeadlineHeader,
     /// What is kept of the remaining time for the way back and for the work with the answer. Default 5 ms.
     pub margin: Duration,
-    /// Whether `traceparent` and `tracestate` go along, if the context has a trace. One that the request has already is
-    /// left as it is. Default: no.
+    /// Whether `traceparent` and `tracestate` go along, if the context has a trace: each request in a span of its own. A
+    /// `traceparent` that the request has already is left as it is. Default: no.
     pub trace: bool,
     /// Which values go along to any destination. Default: none.
     pub baggage: Allow,
@@ -74,7 +75,7 @@ impl Outbound {
         self.apply_deadline(ctx, &mut head.headers)?;
         if self.trace && !head.headers.contains_key("traceparent") {
             if let Some(trace) = Trace::of(ctx) {
-                trace.write(&mut head.headers);
+                trace.child().write(&mut head.headers);
             }
         }
         if !head.headers.contains_key("baggage") {
@@ -104,16 +105,15 @@ impl Outbound {
         let (name, value, set) = match is_grpc(headers) {
             true => {
                 let name = HeaderName::from_static("grpc-timeout");
-                let set = headers.get(&name).map(|set| parse_grpc_timeout(set.as_bytes()));
+                let set = read_once(headers, &name, parse_grpc_timeout);
                 (name, encode_grpc_timeout(told), set)
             }
             false => {
-                let set = headers.get(name).map(|set| parse_milliseconds(set.as_bytes()));
+                let set = read_once(headers, name, parse_milliseconds);
                 (name.clone(), encode_milliseconds(told), set)
             }
         };
-        let is_shorter = set.flatten().is_some_and(|set| set <= told);
-        if !is_shorter {
+        if set.is_none_or(|set| set > told) {
             headers.insert(name, value.ok_or(too_little)?);
         }
         Ok(())

@@ -118,13 +118,10 @@ impl Default for DeadlineHeaders {
 
 impl DeadlineReading {
     fn look(&mut self, headers: &HeaderMap, name: &HeaderName, parse: fn(&[u8]) -> Option<Duration>) {
-        let mut lines = headers.get_all(name).iter();
-        let Some(first) = lines.next() else { return };
-        let budget = match lines.next() {
-            None => parse(first.as_bytes()),
-            Some(_) => None,
-        };
-        match budget {
+        if !headers.contains_key(name) {
+            return;
+        }
+        match read_once(headers, name, parse) {
             None => self.unreadable = Some(name.clone()),
             Some(budget) if self.budget.is_none_or(|smallest| budget < smallest) => {
                 self.budget = Some(budget);
@@ -132,6 +129,19 @@ impl DeadlineReading {
             }
             Some(_) => {}
         }
+    }
+}
+
+/// What a header says that is there once and can be read: said twice is not said.
+pub(super) fn read_once(
+    headers: &HeaderMap,
+    name: &HeaderName,
+    parse: fn(&[u8]) -> Option<Duration>,
+) -> Option<Duration> {
+    let mut lines = headers.get_all(name).iter();
+    match (lines.next(), lines.next()) {
+        (Some(only), None) => parse(only.as_bytes()),
+        _ => None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! W3C Trace Context, level 1: which trace a request belongs to.
+//! W3C Trace Context, level 2: which trace a request belongs to.
 //!
 //! The formats are kept to the letter. Whether to sample, and where spans go, is not decided here.
 
@@ -8,15 +8,17 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use bequest::{Context, Key};
 use http::{HeaderMap, HeaderValue};
 
+use super::trace_state::TraceState;
+
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
 
 /// The length of a `traceparent` of version 00, and of the part that every later version begins with.
 const LENGTH: usize = 55;
 
-/// The most members of a `tracestate`, and the most bytes that so many can have.
-const MEMBERS: usize = 32;
-const STATE_BYTES: usize = MEMBERS * (256 + 1 + 256 + 1);
+/// The flags that have a meaning; others are not passed on.
+const SAMPLED: u8 = 1;
+const RANDOM: u8 = 2;
 
 static TRACE: Key<Trace> = Key::new("trace");
 
@@ -52,28 +54,25 @@ pub struct TraceParent {
     flags: u8,
 }
 
-/// A `tracestate`: what tracing systems note for themselves, the newest first, untouched.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TraceState(String);
-
 impl Trace {
-    /// A trace that begins here, not sampled.
+    /// A trace that begins here, not sampled. Its id is random, and says so.
     pub fn start() -> Trace {
         Trace {
             parent: TraceParent {
                 trace_id: random_id(),
                 span_id: random_id(),
-                flags: 0,
+                flags: RANDOM,
             },
             state: TraceState::default(),
         }
     }
 
     /// The trace that the headers of a request belong to, in the span of its caller. `None` without a well-formed
-    /// `traceparent`; a malformed `tracestate` is as none.
+    /// `traceparent`, and if there are two; a `tracestate` is then not looked at. A malformed `tracestate` is as none.
     pub fn read(headers: &HeaderMap) -> Option<Trace> {
         let mut lines = headers.get_all(TRACEPARENT).iter();
-        let parent = TraceParent::parse(lines.next()?.as_bytes())?;
+        // Blanks around a value are not a part of it; HTTP/2 hands them on.
+        let parent = TraceParent::parse(lines.next()?.as_bytes().trim_ascii())?;
         if lines.next().is_some() {
             return None;
         }
@@ -91,15 +90,27 @@ impl Trace {
         child
     }
 
+    /// As [`child`](Trace::child), with a decision of its own whether it is recorded.
+    pub fn sampled_child(&self, is_sampled: bool) -> Trace {
+        let mut child = self.child();
+        child.parent.flags &= !SAMPLED;
+        child.parent.flags |= if is_sampled { SAMPLED } else { 0 };
+        child
+    }
+
+    /// The same with these notes, such as [`TraceState::with`] makes.
+    pub fn with_state(self, state: TraceState) -> Trace {
+        Trace { state, ..self }
+    }
+
     /// Sets the two headers, in place of any that are there.
     pub fn write(&self, headers: &mut HeaderMap) {
         let parent = self.parent.to_string();
         let parent = HeaderValue::try_from(parent).expect("hexadecimal digits fit in a header");
         headers.insert(TRACEPARENT, parent);
         headers.remove(TRACESTATE);
-        if !self.state.0.is_empty() {
-            let state =
-                HeaderValue::try_from(&self.state.0).expect("every byte was checked when it was read");
+        if !self.state.as_str().is_empty() {
+            let state = HeaderValue::try_from(self.state.as_str()).expect("every byte was checked");
             headers.insert(TRACESTATE, state);
         }
     }
@@ -152,8 +163,7 @@ impl TraceParent {
         let parent = TraceParent {
             trace_id: hex(&known[3..35])?,
             span_id: hex(&known[36..52])?,
-            // Flags without a meaning are not passed on.
-            flags: flags & 1,
+            flags: flags & (SAMPLED | RANDOM),
         };
         (parent.trace_id != [0; 16] && parent.span_id != [0; 8]).then_some(parent)
     }
@@ -170,74 +180,13 @@ impl TraceParent {
 
     /// Whether the caller may have recorded this trace. It is advice, and a stranger's is worth little.
     pub fn is_sampled(&self) -> bool {
-        self.flags & 1 == 1
-    }
-}
-
-impl TraceState {
-    /// Reads the lines of one request as one list: at most 32 members, each key once. `None` if any of it is malformed.
-    ///
-    /// ```
-    /// use bequest_http::wire::TraceState;
-    ///
-    /// let state = TraceState::parse([&b"a=1, b=2"[..], b"", b"t@v=3"]).unwrap();
-    /// assert_eq!(state.as_str(), "a=1,b=2,t@v=3");
-    /// assert!(TraceState::parse([&b"a=1,a=2"[..]]).is_none());
-    /// ```
-    pub fn parse<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Option<TraceState> {
-        let mut members: Vec<(&str, &str)> = Vec::new();
-        let mut bytes = 0;
-        for line in lines {
-            bytes += line.len() + 1;
-            if bytes > STATE_BYTES {
-                return None;
-            }
-            let line = std::str::from_utf8(line).ok()?;
-            for member in line.split(',').map(|member| member.trim_matches([' ', '\t'])) {
-                if member.is_empty() {
-                    continue;
-                }
-                let (key, value) = member.split_once('=')?;
-                let is_new = members.iter().all(|(known, _)| *known != key);
-                if members.len() == MEMBERS || !is_new || !is_state_key(key) || !is_state_value(value) {
-                    return None;
-                }
-                members.push((key, value));
-            }
-        }
-        let members: Vec<String> = members
-            .iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
-        Some(TraceState(members.join(",")))
+        self.flags & SAMPLED != 0
     }
 
-    /// The list as it is sent.
-    pub fn as_str(&self) -> &str {
-        &self.0
+    /// Whether whoever began this trace says that the last 7 bytes of its id are random.
+    pub fn is_random(&self) -> bool {
+        self.flags & RANDOM != 0
     }
-}
-
-/// `simple` or `tenant@system`, each with its own rules for the first character and the length.
-fn is_state_key(key: &str) -> bool {
-    let part = |part: &str, digit_first: bool, longest: usize| {
-        let mut bytes = part.bytes();
-        let first = bytes
-            .next()
-            .is_some_and(|first| first.is_ascii_lowercase() || digit_first && first.is_ascii_digit());
-        let rest = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-*/".contains(&byte);
-        first && part.len() <= longest && bytes.all(rest)
-    };
-    match key.split_once('@') {
-        None => part(key, false, 256),
-        Some((tenant, system)) => part(tenant, true, 241) && part(system, false, 14),
-    }
-}
-
-/// Printable, without `,` and `=`, not ending in a blank.
-fn is_state_value(value: &str) -> bool {
-    let fits = |byte: u8| (0x20..=0x7e).contains(&byte) && byte != b',' && byte != b'=';
-    !value.is_empty() && value.len() <= 256 && value.bytes().all(fits) && !value.ends_with(' ')
 }
 
 /// Bytes from twice as many lower-case hexadecimal digits.

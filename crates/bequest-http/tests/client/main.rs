@@ -15,3 +15,4 @@ mod retry;
 mod support;
 #[cfg(feature = "tls")]
 mod tls;
+mod trace;

@@ -109,6 +109,78 @@ fn random_input_is_bounded_and_what_is_read_is_read_again() {
     assert!(readable > 1_000, "only {readable} of them meant anything");
 }
 
+#[test]
+fn random_lists_within_the_caps_are_what_their_grammar_says() {
+    let mut random = Random::new();
+    let (mut kept, mut left_out) = (0, 0);
+    for _ in 0..20_000 {
+        let pieces = [
+            "a=1",
+            "B=",
+            " c = x%20y ",
+            "d=1;p",
+            "e=1 ;p = q=; r",
+            "a=2",
+            "!=~",
+            "f",
+            "=1",
+            "g h=1",
+            "i=\"",
+            "j=1;",
+            "k=1;=",
+            "l=1;p q",
+            "m=\u{e9}",
+            "n=1\\",
+            "",
+        ];
+        let lines: Vec<Vec<u8>> = (0..random.below(4))
+            .map(|_| {
+                let members: Vec<&str> = (0..random.below(12)).map(|_| *random.one(&pieces)).collect();
+                members.join(*random.one(&[",", ", ", "\t,"])).into_bytes()
+            })
+            .collect();
+        let reading = read(&lines);
+        let expected = by_its_grammar(&lines);
+        let members = reading.baggage.members().iter();
+        let found: Vec<(&str, &str)> = members.map(|member| (member.key(), member.raw())).collect();
+        assert_eq!(found, expected, "{:?}", lines.join(&b'|').escape_ascii());
+        assert!(!reading.is_cut);
+        kept += found.len();
+        left_out += reading.members_seen - found.len();
+    }
+    assert!(
+        kept > 10_000 && left_out > 10_000,
+        "{kept} kept, {left_out} left out"
+    );
+}
+
+/// Key and rest of each member that the grammar allows, of all lines as one text.
+fn by_its_grammar(lines: &[Vec<u8>]) -> Vec<(&str, &str)> {
+    let text = |part: &str| part.trim_matches([' ', '\t']).to_owned();
+    let is_token = |part: &str| {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+        !part.is_empty() && part.chars().all(fits)
+    };
+    let is_value = |part: &str| {
+        part.chars()
+            .all(|c| matches!(c, '!'..='~') && !"\",;\\".contains(c))
+    };
+    let is_property = |part: &str| match part.split_once('=') {
+        Some((key, value)) => is_token(&text(key)) && is_value(&text(value)),
+        None => is_token(&text(part)),
+    };
+    lines
+        .iter()
+        .flat_map(|line| std::str::from_utf8(line).expect("text").split(','))
+        .filter_map(|member| member.split_once('='))
+        .map(|(key, rest)| (key.trim_matches([' ', '\t']), rest.trim_matches([' ', '\t'])))
+        .filter(|(key, rest)| {
+            let mut parts = rest.split(';');
+            is_token(key) && is_value(&text(parts.next().expect("one"))) && parts.all(is_property)
+        })
+        .collect()
+}
+
 fn assert_bounded(reading: &BaggageReading, lines: &[Vec<u8>]) {
     assert!(reading.bytes_seen <= MAX_BYTES, "{} bytes", reading.bytes_seen);
     assert!(

@@ -105,6 +105,48 @@ fn every_header_is_read_and_the_smallest_holds() {
 }
 
 #[test]
+fn of_random_headers_the_smallest_that_can_be_read_holds() {
+    let mut random = Random::new();
+    let names = [
+        "grpc-timeout",
+        "connect-timeout-ms",
+        "x-envoy-expected-rq-timeout-ms",
+        "bequest-timeout-ms",
+    ];
+    let mut readable = 0;
+    for _ in 0..20_000 {
+        let mut headers = HeaderMap::new();
+        let mut said: Vec<(&str, Vec<u8>)> = Vec::new();
+        for _ in 0..random.below(5) {
+            let name = *random.one(&names);
+            let value = match random.below(4) {
+                0 => b"soon".to_vec(),
+                _ if name == "grpc-timeout" => format!("{}m", random.below(50)).into_bytes(),
+                _ => random.below(50).to_string().into_bytes(),
+            };
+            headers.append(name, HeaderValue::from_bytes(&value).unwrap());
+            said.push((name, value));
+        }
+        let once = said
+            .iter()
+            .filter(|(name, _)| said.iter().filter(|(other, _)| other == name).count() == 1);
+        let budgets = once.clone().filter_map(|(name, value)| match *name {
+            "grpc-timeout" => grpc_by_pattern(value),
+            _ => milliseconds_by_pattern(value),
+        });
+        let reading = DeadlineHeaders::default().read(&headers);
+        assert_eq!(reading.budget, budgets.clone().min(), "{headers:?}");
+        assert_eq!(
+            reading.unreadable.is_some(),
+            budgets.count() < headers.keys_len(),
+            "{headers:?}"
+        );
+        readable += usize::from(reading.budget.is_some());
+    }
+    assert!(readable > 5_000, "only {readable} of them meant anything");
+}
+
+#[test]
 fn nothing_unreadable_becomes_a_budget() {
     let long = "9".repeat(1 << 20);
     let cases: [&[u8]; 9] = [
@@ -156,6 +198,11 @@ fn the_remaining_time_goes_out_less_the_margin() {
         told(&outbound, &ctx, grpc()).unwrap(),
         ("grpc-timeout".into(), "70000000n".into())
     );
+    let nowhere = Outbound {
+        deadline: DeadlineHeader::None,
+        ..outbound.clone()
+    };
+    assert_eq!(told(&nowhere, &ctx, plain()), None);
     let named = Outbound {
         deadline: DeadlineHeader::Milliseconds(HeaderName::from_static("x-budget-ms")),
         ..outbound.clone()
@@ -185,6 +232,14 @@ fn what_the_program_set_itself_can_only_be_shorter() {
             sent
         );
     }
+    // Said twice is not said, to a peer neither.
+    let twice = Request::builder()
+        .header("bequest-timeout-ms", "20")
+        .header("bequest-timeout-ms", "9999");
+    let (mut head, ()) = twice.body(()).unwrap().into_parts();
+    Outbound::default().apply(&ctx, &mut head).unwrap();
+    let lines: Vec<_> = head.headers.get_all("bequest-timeout-ms").iter().collect();
+    assert_eq!(lines, ["95"]);
     let forever = Context::background();
     assert_eq!(told(&Outbound::default(), &forever, Request::new(())), None);
 }
