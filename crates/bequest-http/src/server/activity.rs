@@ -59,7 +59,11 @@ impl Activity {
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        self.in_flight.load(Relaxed) > 0
+        self.in_flight() > 0
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Relaxed)
     }
 
     pub(super) fn request_began(&self) {

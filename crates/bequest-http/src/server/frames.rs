@@ -1,7 +1,9 @@
-//! Following the frames of HTTP/2 just closely enough to know whether the client is in the middle of one.
+//! Following the frames of HTTP/2 just closely enough to know whether the client is in the middle of one, and whether it
+//! resets streams.
 //!
-//! The header limit must hold on HTTP/2 as well, but its engine does not say when a header has begun. This follows the
-//! nine bytes in front of each frame. It judges nothing: what is malformed is the engine's business.
+//! The header limit must hold on HTTP/2 as well, but its engine does not say when a header has begun; nor does it say that a
+//! stream was reset before its handler begins. This follows the nine bytes in front of each frame. It judges nothing: what
+//! is malformed is the engine's business.
 
 /// Where in the stream of frames a client is. Starts before the preface.
 #[derive(Debug)]
@@ -14,11 +16,14 @@ pub(super) struct Frames {
     have: usize,
     /// Whether a header block has begun and not ended: `CONTINUATION` must follow.
     in_block: bool,
+    /// Whether a stream was ever reset.
+    resets: bool,
 }
 
 impl Frames {
     const HEAD: usize = 9;
     const HEADERS: u8 = 0x1;
+    const RST_STREAM: u8 = 0x3;
     const CONTINUATION: u8 = 0x9;
     const END_HEADERS: u8 = 0x4;
 
@@ -28,6 +33,7 @@ impl Frames {
             head: [0; Frames::HEAD],
             have: 0,
             in_block: false,
+            resets: false,
         }
     }
 
@@ -56,12 +62,18 @@ impl Frames {
         self.skip > 0 || self.have > 0 || self.in_block
     }
 
+    /// Whether the client has ever reset a stream.
+    pub(super) fn resets(&self) -> bool {
+        self.resets
+    }
+
     fn begin_frame(&mut self) {
         let [a, b, c, kind, flags, ..] = self.head;
         self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         if matches!(kind, Frames::HEADERS | Frames::CONTINUATION) {
             self.in_block = flags & Frames::END_HEADERS == 0;
         }
+        self.resets |= kind == Frames::RST_STREAM;
     }
 }
 
@@ -96,7 +108,20 @@ mod tests {
         for size in 1..bytes.len() {
             let mut frames = Frames::new(0);
             bytes.chunks(size).for_each(|part| frames.feed(part));
-            assert!(!frames.owes_more(), "in pieces of {size}");
+            assert!(!frames.owes_more() && !frames.resets(), "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn a_reset_is_seen_however_it_is_cut_and_not_in_a_payload() {
+        let reset = frame(0x3, 0, &[0, 0, 0, 8]);
+        let mut inside = Frames::new(0);
+        inside.feed(&frame(0x0, 0, &reset));
+        assert!(!inside.resets());
+        for size in 1..reset.len() {
+            let mut frames = Frames::new(0);
+            reset.chunks(size).for_each(|part| frames.feed(part));
+            assert!(frames.resets(), "in pieces of {size}");
         }
     }
 

@@ -60,6 +60,10 @@ pub struct Limits {
     pub read_ahead_total: usize,
     /// Connections served at once; further ones wait in the operating system's queue. Default 10 000.
     pub connections: usize,
+    /// Requests of one HTTP/2 connection at once, as its client is told. Default 200. A client that resets streams may open
+    /// others before the handlers of the former ones are dropped; once there are more of both than this and
+    /// `lingering_per_connection` together, a stream is refused (`REFUSED_STREAM`) and its handler is not begun.
+    pub streams: u32,
     /// Handlers of one connection that may run on after their client has left. Default 32.
     pub lingering_per_connection: usize,
     /// Handlers of the whole server that may run on after their client has left. Default 1024.
@@ -84,6 +88,7 @@ impl Default for Limits {
             read_ahead: 1024 * 1024,
             read_ahead_total: 64 * 1024 * 1024,
             connections: 10_000,
+            streams: 200,
             lingering_per_connection: 32,
             lingering: 1024,
         }

@@ -1,14 +1,13 @@
-//! From a request to its answer: the service that hyper calls, and the future that drives one handler.
+//! From a request to its answer: the future that drives one handler.
 //!
 //! # Invariants
 //!
 //! 1. The handler is polled inside the connection's future (on HTTP/2: of its stream). There is no task for each request.
 //! 2. The handler is told before anything else happens to it: its context ends first, and only then may it be dropped,
 //!    moved or answered for.
-//! 3. A handler is not begun for a client that has left already, unless the server detaches its handlers.
+//! 3. A handler is not begun for a client that has left, or reset its stream, already, unless the server detaches its handlers.
 //! 4. What hyper drops is never lost: [`Exchanging`]'s drop hands an unfinished handler to `disconnect`.
 
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,6 +23,7 @@ use tower_service::Service;
 
 use super::BoxError;
 use super::body::{RequestBody, ResponseBody};
+use super::calls::Abandoned;
 use super::connection::Connection;
 use super::disconnect::{Disconnect, ExchangeHandle, Handler, discard, forget, linger};
 use super::exchange::Exchange;
@@ -63,18 +63,14 @@ where
     }
 }
 
-/// What one connection gives to hyper.
-pub(super) struct ConnectionService<S> {
-    conn: Arc<Connection>,
-    service: S,
-}
-
 /// One handler being polled by its connection.
 pub(super) struct Exchanging<B: Send + 'static> {
     /// `None` once it has finished or was handed on, or if the request is refused.
     handler: Option<Handler<Result<Response<B>, BoxError>>>,
     /// Whether the handler was polled at all.
     begun: bool,
+    /// Whether hyper was given the time to look whether the stream has been reset already.
+    looked: bool,
     exchange: Arc<Exchange>,
     /// Waits for the context's end and the time after it. Made when the handler first has to wait.
     overseer: Option<Pin<Box<dyn Future<Output = Verdict> + Send>>>,
@@ -90,27 +86,6 @@ pub(super) struct Verdict {
     why: WhyDropped,
 }
 
-/// There is nobody to answer. hyper closes the connection or resets the stream on it.
-#[derive(Debug)]
-pub(super) struct Abandoned(Canceled);
-
-impl<S> ConnectionService<S> {
-    pub(super) fn new(conn: Arc<Connection>, service: S) -> ConnectionService<S> {
-        ConnectionService { conn, service }
-    }
-}
-
-impl<S: App> hyper::service::Service<Request<Incoming>> for ConnectionService<S> {
-    type Response = Response<ResponseBody<S::Body>>;
-    type Error = Abandoned;
-    type Future = Exchanging<S::Body>;
-
-    fn call(&self, request: Request<Incoming>) -> Exchanging<S::Body> {
-        self.conn.glance();
-        Exchanging::begin(&self.conn, self.service.clone(), request)
-    }
-}
-
 impl<B: Send + 'static> Exchanging<B> {
     /// Begins the exchange of a request: makes its context, and hands it to the service.
     pub(super) fn begin<S, R>(conn: &Arc<Connection>, service: S, request: Request<R>) -> Exchanging<B>
@@ -124,6 +99,7 @@ impl<B: Send + 'static> Exchanging<B> {
             return Exchanging {
                 handler: None,
                 begun: false,
+                looked: false,
                 exchange,
                 overseer: None,
             };
@@ -150,6 +126,7 @@ impl<B: Send + 'static> Exchanging<B> {
         Exchanging {
             handler: Some(handler),
             begun: false,
+            looked: false,
             exchange,
             overseer: None,
         }
@@ -167,7 +144,13 @@ where
         if !this.begun {
             if let Some(end) = this.exchange.is_too_late() {
                 this.exchange.finish(end.reason());
-                return Poll::Ready(Err(Abandoned(end)));
+                return Poll::Ready(Err(Abandoned::Ended(end)));
+            }
+            if !this.looked && this.exchange.conn().resets() {
+                // hyper looks for a reset only behind a handler that waits, and drops this if there was one.
+                this.looked = true;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             this.begun = true;
             if let Some(refusal) = this.exchange.refusal() {
@@ -241,7 +224,7 @@ where
                 self.exchange.finish(end.reason());
                 discard(handler, &self.exchange, why);
             }
-            return Err(Abandoned(end));
+            return Err(Abandoned::Ended(end));
         }
         let answer = match end.is_timeout() {
             _ if matches!(end.reason(), Reason::Limit("body idle" | "body rate")) => {
@@ -356,16 +339,4 @@ pub(super) async fn oversee(exchange: Arc<Exchange>) -> Verdict {
     drop(place);
     let why = WhyDropped::GraceOver;
     Verdict { end, waited, why }
-}
-
-impl fmt::Display for Abandoned {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "request abandoned: {}", self.0)
-    }
-}
-
-impl std::error::Error for Abandoned {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.0)
-    }
 }

@@ -52,6 +52,8 @@ pub struct Snapshot {
     pub dropped: u64,
     /// Of those, handlers dropped at once because too many were lingering already.
     pub refused_grace: u64,
+    /// Streams of HTTP/2 that were refused, as their connection had as many handlers as it may have.
+    pub refused_streams: u64,
     /// Handlers and bodies that panicked.
     pub panicked: u64,
     /// Connections that came no further than their TLS handshake.
@@ -75,6 +77,7 @@ pub(super) struct Tally {
     pub(super) not_begun: AtomicU64,
     pub(super) dropped: AtomicU64,
     pub(super) refused_grace: AtomicU64,
+    pub(super) refused_streams: AtomicU64,
     pub(super) panicked: AtomicU64,
     pub(super) handshakes_failed: AtomicU64,
     /// Invariant 1. Raised and lowered with `SeqCst`, as its zero decides whether somebody must be woken.
@@ -118,6 +121,7 @@ impl Statistics {
             not_begun: tally.not_begun.load(Relaxed),
             dropped: tally.dropped.load(Relaxed),
             refused_grace: tally.refused_grace.load(Relaxed),
+            refused_streams: tally.refused_streams.load(Relaxed),
             panicked: tally.panicked.load(Relaxed),
             handshakes_failed: tally.handshakes_failed.load(Relaxed),
         }

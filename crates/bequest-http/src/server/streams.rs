@@ -66,7 +66,12 @@ where
         if self.0.first_polls().begin() {
             // Whoever it is that would be woken (invariant 2): its task polls it again.
             let mut cx = TaskContext::from_waker(Waker::noop());
-            if stream.as_mut().poll(&mut cx).is_ready() {
+            let mut polled = stream.as_mut().poll(&mut cx);
+            if polled.is_pending() && self.0.resets() {
+                // It has let hyper look for a reset, and not begun yet.
+                polled = stream.as_mut().poll(&mut cx);
+            }
+            if polled.is_ready() {
                 // Its exchange is finished by this.
                 drop(stream);
                 return self.0.first_polls().ended(self.0.spent_in_poll());

@@ -237,14 +237,14 @@ impl Inner {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether these bytes leave the client in the middle of a header.
-    fn owes_more(&mut self, bytes: &[u8]) -> bool {
+    /// What these bytes leave behind: whether the client is in the middle of a header, and whether it has reset a stream.
+    fn follow(&mut self, bytes: &[u8]) -> (bool, bool) {
         match &mut self.frames {
             Some(frames) => {
                 frames.feed(bytes);
-                frames.owes_more()
+                (frames.owes_more(), frames.resets())
             }
-            None => true,
+            None => (true, false),
         }
     }
 }
@@ -379,11 +379,11 @@ impl AsyncRead for Wire {
             result => result,
         };
         let read = &buf.filled()[before..];
-        let owes_more = inner.owes_more(read);
+        let (owes_more, resets) = inner.follow(read);
         drop(inner);
         self.noted(result)?;
         if !read.is_empty() {
-            self.conn.saw_bytes(owes_more);
+            self.conn.saw_bytes(owes_more, resets);
         } else if buf.remaining() > 0 {
             self.conn.saw(PeerState::HalfClosed);
         }

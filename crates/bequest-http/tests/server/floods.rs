@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bequest_http::server::{Disconnect, Limits, RequestBody, Server, service_fn};
-use bytes::Bytes;
 use http::Request;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -18,12 +17,16 @@ use super::common::{Http1, RawHttp2, TestServer, full, guard, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The most handlers that linger.
+/// The most handlers of a connection that linger, and of the server.
+const LINGERING_HERE: usize = 32;
 const LINGERING: usize = 64;
 
-/// The most handlers that there may be: hyper's limit on the streams of a connection, once more for the connection before,
-/// whose end may not have been seen, and ours on those that linger.
-const CAP: usize = 200 + 200 + LINGERING;
+/// The most streams of a connection at once.
+const STREAMS: u32 = 200;
+
+/// The most handlers that there may be while a client comes back: those of a connection, once more for the connection before,
+/// whose end may not have been seen, and those that linger of others.
+const CAP: usize = 2 * STREAMS as usize + LINGERING;
 
 /// Handlers that are alive now, and the most there ever were.
 #[derive(Clone, Default)]
@@ -56,6 +59,8 @@ fn limits() -> Limits {
         idle: SECOND,
         request: SECOND,
         write_stall: SECOND,
+        streams: STREAMS,
+        lingering_per_connection: LINGERING_HERE,
         lingering: LINGERING,
         ..Limits::default()
     }
@@ -118,6 +123,25 @@ async fn flood(addr: std::net::SocketAddr, opening: Vec<u8>, frame: Vec<u8>) {
     repeat(&mut stream, &frame).await;
 }
 
+/// On one connection: fills it with streams whose handlers begin, and then resets them all and opens as many in one breath,
+/// again and again. The engine has nothing against it; nothing is reset that was not begun.
+async fn reset_what_has_begun(addr: std::net::SocketAddr, until: Instant) -> usize {
+    let mut client = RawHttp2::connect(addr).await;
+    let (mut rounds, mut next, mut open) = (0, 1, Vec::new());
+    while Instant::now() < until {
+        let ids: Vec<u32> = (0..STREAMS).map(|nth| next + 2 * nth).collect();
+        next += 2 * STREAMS;
+        let resets = open.iter().flat_map(|id| http2_bytes::reset(*id));
+        let opening = ids.iter().flat_map(|id| http2_bytes::get(*id, "/flood"));
+        let bytes: Vec<u8> = resets.chain(opening).collect();
+        if !client.try_send(&bytes).await || !client.is_answered().await {
+            break;
+        }
+        (rounds, open) = (rounds + 1, ids);
+    }
+    rounds
+}
+
 /// Opens streams and resets them, at once or once their handlers have begun, until the engine has had enough.
 async fn open_and_reset(addr: std::net::SocketAddr, at_once: bool, until: Instant) {
     let mut client = RawHttp2::connect(addr).await;
@@ -153,6 +177,23 @@ async fn s18_rapid_resets_for_some_seconds_never_hold_more_than_the_cap() {
     let most = gauge.most.load(Ordering::SeqCst);
     assert!(most > 0, "some handlers began");
     assert!(most <= CAP, "{most} handlers at once");
+}
+
+#[tokio::test]
+async fn s18_one_connection_that_resets_what_has_begun_for_five_seconds_never_holds_more_than_the_cap() {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let gauge = flooded(|addr| async move {
+        let rounds = reset_what_has_begun(addr, Instant::now() + 5 * SECOND).await;
+        tell.send(rounds).expect("the test listens");
+    })
+    .await;
+    let rounds = told.await.expect("the attack says");
+    let most = gauge.most.load(Ordering::SeqCst);
+    assert!(rounds > 100, "the engine lets it: {rounds} rounds");
+    assert!(
+        most <= STREAMS as usize + LINGERING_HERE,
+        "{most} handlers at once"
+    );
 }
 
 #[tokio::test]
@@ -202,84 +243,4 @@ async fn settings_from_a_client_that_does_not_read_are_limited() {
         )
     })
     .await;
-}
-
-/// What a server of HTTP/1 must not be in two minds about: each ends in a `GET /smuggled` that some would take for the next
-/// request and others for a part of this one.
-const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nhost: test\r\n\r\n";
-
-/// Requests that are refused with 400, and the connection closed.
-const REFUSED: [(&str, &str); 13] = [
-    (
-        "two lengths",
-        "content-length: 5\r\ncontent-length: 6\r\n\r\nhello",
-    ),
-    ("a list of lengths", "content-length: 5, 6\r\n\r\nhello"),
-    ("a signed length", "content-length: +5\r\n\r\nhello"),
-    ("a negative length", "content-length: -5\r\n\r\nhello"),
-    ("a hexadecimal length", "content-length: 0x5\r\n\r\nhello"),
-    (
-        "an overflowing length",
-        "content-length: 99999999999999999999\r\n\r\nhello",
-    ),
-    (
-        "chunked, and then something else",
-        "transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n",
-    ),
-    (
-        "an unknown coding",
-        "transfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
-    ),
-    ("a folded line", "x: a\r\n b\r\ncontent-length: 0\r\n\r\n"),
-    (
-        "a folded coding",
-        "transfer-encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
-    ),
-    ("a space before the colon", "content-length : 5\r\n\r\nhello"),
-    ("a zero byte in a value", "x: a\0b\r\n\r\n"),
-    ("a carriage return in a value", "x: a\rb\r\n\r\n"),
-];
-
-/// A server whose handlers read their body, and the paths that it has served.
-async fn smuggled_to(head: &str) -> (String, Vec<String>) {
-    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-    let service = service_fn(move |request: Request<RequestBody>| {
-        let tell = tell.clone();
-        async move {
-            tell.send(request.uri().path().to_owned())
-                .expect("the test listens");
-            let read = http_body_util::BodyExt::collect(request.into_body()).await;
-            full(Bytes::from(format!(
-                "{:?}",
-                read.map(|body| body.to_bytes()).ok()
-            )))
-        }
-    });
-    let server = TestServer::start(service).await;
-    let mut client = Http1::connect(server.addr).await;
-    client
-        .send(&format!("POST /first HTTP/1.1\r\nhost: test\r\n{head}{SMUGGLED}"))
-        .await;
-    client.stream.shutdown().await.expect("an open socket");
-    let answer = client.rest().await;
-    server.stop().await;
-    let served = std::iter::from_fn(|| told.try_recv().ok()).collect();
-    (answer, served)
-}
-
-#[tokio::test]
-async fn ambiguous_requests_are_refused_and_the_connection_closed() {
-    for (what, head) in REFUSED {
-        let (answer, served) = smuggled_to(head).await;
-        assert!(answer.starts_with("HTTP/1.1 400"), "{what}: {answer}");
-        assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{what}: {answer}");
-        assert_eq!(served, [""; 0], "{what}");
-    }
-}
-
-#[tokio::test]
-async fn control_a_clear_request_is_served_and_so_is_the_next() {
-    let (answer, served) = smuggled_to("content-length: 5\r\n\r\nhello").await;
-    assert_eq!(served, ["/first", "/smuggled"]);
-    assert_eq!(answer.matches("HTTP/1.1 200").count(), 2);
 }

@@ -10,8 +10,8 @@ use http_body_util::BodyExt;
 use tokio::sync::mpsc;
 
 use super::common::{
-    Http2, RawHttp2, TestServer, begin_answer, full, guard, probe, telling_of_connections, until,
-    until_a_write_fails,
+    Http2, RawHttp2, TestServer, begin_answer, full, guard, http2_bytes, probe, telling_of_connections,
+    until, until_a_write_fails,
 };
 
 #[tokio::test]
@@ -167,6 +167,79 @@ async fn s18_control_without_the_cap_they_pile_up() {
     }
     until("all to linger", || server.statistics.snapshot().in_grace == 50).await;
     assert!(handlers.iter().all(super::common::Arrival::is_alive));
+}
+
+#[tokio::test]
+async fn s18_a_stream_beyond_the_cap_is_refused_and_may_be_asked_for_again() {
+    let (service, mut arrivals) = probe();
+    let limits = Limits {
+        streams: 4,
+        lingering_per_connection: 1,
+        ..Limits::default()
+    };
+    let builder = Server::builder().limits(limits);
+    let server = TestServer::with(builder, Context::background(), service).await;
+    let mut client = RawHttp2::connect(server.addr).await;
+    let opening: Vec<u8> = [1, 3, 5, 7]
+        .iter()
+        .flat_map(|id| http2_bytes::get(*id, "/reset"))
+        .collect();
+    assert!(client.try_send(&opening).await);
+    let reset = arrivals.take(4).await;
+    // In one piece and on one thread: the streams are reset, and their handlers not dropped yet when the next ones come.
+    let resets = [1, 3, 5, 7].iter().flat_map(|id| http2_bytes::reset(*id));
+    let others = [9, 11, 13, 15]
+        .iter()
+        .flat_map(|id| http2_bytes::get(*id, "/next"));
+    assert!(client.try_send(&resets.chain(others).collect::<Vec<u8>>()).await);
+    let mut next = arrivals.next().await;
+    let frames = client.frames_until_ping().await;
+    let refused: Vec<_> = frames
+        .iter()
+        .filter(|frame| frame.kind == RawHttp2::RST_STREAM)
+        .map(|frame| (frame.stream, frame.payload.as_slice()))
+        .collect();
+    let reason: &[u8] = &u32::from(h2::Reason::REFUSED_STREAM).to_be_bytes();
+    assert_eq!(refused, [(11, reason), (13, reason), (15, reason)]);
+    assert_eq!(server.statistics.snapshot().refused_streams, 3);
+    assert!(arrivals.is_empty());
+
+    until("all but one to be dropped", || {
+        reset.iter().filter(|handler| handler.is_alive()).count() == 1
+    })
+    .await;
+    client.get(17, "/again").await;
+    arrivals.next().await.answer(full("again"));
+    next.answer(full("next"));
+    assert!(
+        client
+            .frames_until_ping()
+            .await
+            .iter()
+            .all(|frame| frame.kind != RawHttp2::RST_STREAM)
+    );
+}
+
+#[tokio::test]
+async fn s18_a_request_that_is_reset_before_its_handler_begins_is_not_begun() {
+    let (service, mut arrivals) = probe();
+    let server = TestServer::start(service).await;
+    let mut client = RawHttp2::connect(server.addr).await;
+    // At first a stream begins right where it was read; behind one that waits, as a task.
+    for id in [1, 7] {
+        // In one piece, so that the reset has been read when the request is looked at.
+        let reset = [http2_bytes::get(id, "/reset"), http2_bytes::reset(id)];
+        let bytes = [&reset.concat()[..], &http2_bytes::get(id + 2, "/stays")].concat();
+        assert!(client.try_send(&bytes).await);
+        assert_eq!(arrivals.next().await.path, "/stays");
+    }
+    until("the requests to be over", || {
+        server.statistics.snapshot().client_gone == 2
+    })
+    .await;
+    let counted = server.statistics.snapshot();
+    assert_eq!((counted.not_begun, counted.requests, counted.dropped), (2, 2, 0));
+    assert!(arrivals.is_empty());
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ mod observe;
 mod panic;
 mod shutdown;
 mod slow;
+mod smuggling;
 mod stand_in;
 mod storm;
 #[cfg(feature = "tls")]

@@ -15,9 +15,10 @@ use super::Connection;
 use crate::server::activity::Waiting;
 use crate::server::attend::Attendant;
 use crate::server::bell::beside;
+use crate::server::calls::ConnectionService;
 use crate::server::drive::{Over, drive};
 use crate::server::peer::PeerState;
-use crate::server::service::{App, ConnectionService};
+use crate::server::service::App;
 use crate::server::streams::Streams;
 use crate::server::transport::Transport;
 use crate::server::wire::{self, Protocol, Wire};
@@ -78,6 +79,7 @@ impl Connection {
             Protocol::Http2 => {
                 self.is_http2.store(true, Relaxed);
                 let mut builder = http2::Builder::new(Streams::new(self.clone()));
+                builder.max_concurrent_streams(self.server.limits.streams);
                 builder.timer(silence::Timer(self.server.clock.clone()));
                 builder.keep_alive_interval(silence::ping_interval(&self.server.limits));
                 // The answer is for `silence` to judge.
@@ -108,7 +110,7 @@ impl Connection {
             Ok(false) => return Err(self.gone(PeerState::Closed)),
             Err(error) => return Err(self.gone(PeerState::of_error(&error))),
         }
-        self.saw_bytes(true);
+        self.saw_bytes(true, false);
         let protocol = wire::protocol(transport, store);
         let protocol = self.hear(accepted, limits.header, "header", protocol).await?;
         protocol.map_err(|error| self.gone(PeerState::of_error(&error)))

@@ -50,6 +50,8 @@ pub(super) struct Connection {
     is_http2: AtomicBool,
     /// Whether the client has sent anything since this was last asked.
     heard: AtomicBool,
+    /// Whether the client has ever reset a stream. Written by whoever reads, before the engine hears of it.
+    resets: AtomicBool,
     /// The exchange that was begun last, until its stream is started. HTTP/2 only.
     beginning: Mutex<Option<Weak<Exchange>>>,
     /// Of its streams. HTTP/2 only.
@@ -106,6 +108,7 @@ impl Connection {
             lookout: OnceLock::new(),
             is_http2: AtomicBool::new(false),
             heard: AtomicBool::new(false),
+            resets: AtomicBool::new(false),
             beginning: Mutex::default(),
             first_polls: FirstPolls::default(),
             upgrade: Mutex::default(),
@@ -171,9 +174,13 @@ impl Connection {
         self.activity.request_ended(now, !self.is_http2.load(Relaxed));
     }
 
-    /// The client sent something; `owes_more` if that leaves it in the middle of a header.
-    pub(super) fn saw_bytes(&self, owes_more: bool) {
+    /// The client sent something; `owes_more` if that leaves it in the middle of a header, `resets` if it has ever reset a
+    /// stream.
+    pub(super) fn saw_bytes(&self, owes_more: bool, resets: bool) {
         self.heard.store(true, Relaxed);
+        if resets {
+            self.resets.store(true, Relaxed);
+        }
         match owes_more {
             true => self.activity.header_since.begin(|| self.time_of_poll()),
             false => self.activity.header_since.clear(),
@@ -191,6 +198,11 @@ impl Connection {
     /// Whether the client has sent anything since this was last asked.
     pub(super) fn take_heard(&self) -> bool {
         self.heard.swap(false, Relaxed)
+    }
+
+    /// Whether the client has ever reset a stream.
+    pub(super) fn resets(&self) -> bool {
+        self.resets.load(Relaxed)
     }
 
     /// The next stream to be started is this exchange's.
@@ -246,6 +258,15 @@ impl Connection {
     /// Whether a request is being served.
     pub(super) fn is_busy(&self) -> bool {
         self.activity.is_busy()
+    }
+
+    /// Whether it has as many handlers as it may have: those at work, those of streams that were reset and are not dropped
+    /// yet, and those that linger. Of HTTP/1 there is one at a time.
+    pub(super) fn is_full(&self) -> bool {
+        let limits = &self.server.limits;
+        let streams = usize::try_from(limits.streams).unwrap_or(usize::MAX);
+        let most = streams.saturating_add(limits.lingering_per_connection);
+        self.is_http2.load(Relaxed) && self.activity.in_flight() + self.lingering.get() >= most
     }
 
     /// Takes note of what was seen of the client, and ends the context if that is its departure.
