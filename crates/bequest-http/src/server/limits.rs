@@ -26,8 +26,8 @@ pub struct Limits {
     /// From the first byte of a request to the end of its header; on HTTP/2 also a half-sent preface, frame or header
     /// block on a connection that serves nothing else. Default 10 s. Reason `Limit("header")`.
     pub header: Duration,
-    /// Between two requests of one connection. On HTTP/2, frames that open no stream do not count as activity.
-    /// Default 60 s. Reason `Limit("idle")`.
+    /// Between two requests of one connection. On HTTP/2, frames that open no stream do not count as activity; sent by
+    /// halves, they gain `header` at most. Default 60 s. Reason `Limit("idle")`.
     pub idle: Duration,
     /// From the end of a request's header to the end of its response body: the deadline of the request's context.
     /// Default 30 s. Reason `Limit("request")`.

@@ -197,6 +197,38 @@ async fn pings_do_not_keep_an_idle_http2_connection_open() {
 }
 
 #[tokio::test]
+async fn frames_sent_by_halves_do_not_keep_an_idle_http2_connection_open() {
+    let clock = TestClock::new();
+    let limits = Limits {
+        idle: 60 * SECOND,
+        header: 10 * SECOND,
+        ..unlimited()
+    };
+    let mut server = server(&clock, limits).await;
+    let mut client = RawHttp2::connect(server.addr).await;
+    let ping = super::common::http2_bytes::frame(RawHttp2::PING, 0, 0, b"are you?");
+    let (half, rest) = ping.split_at(12);
+    // Whenever the limits are looked at, half a frame has come, and not long ago.
+    while clock.elapsed() < 120 * SECOND && client.try_send(half).await {
+        for _ in 0..4 {
+            clock.advance(2 * SECOND);
+            // Real time for the server to look.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        if !client.try_send(rest).await || !client.is_answered_once().await {
+            break;
+        }
+    }
+    let end = server.events.closed().await;
+    assert_eq!(end.reason(), Reason::Limit("idle"));
+    let open = clock.elapsed();
+    assert!(
+        open >= 60 * SECOND && open < 90 * SECOND,
+        "no longer than for another header: {open:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_busy_connection_is_not_idle() {
     let clock = TestClock::new();
     let (service, mut arrivals) = probe();

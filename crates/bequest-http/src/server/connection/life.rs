@@ -178,7 +178,12 @@ impl Connection {
         let now = self.server.stopwatch.now();
         let rest_of = |limit: Duration, since: Duration| limit.saturating_sub(now.saturating_sub(since));
         let waiting = match self.activity.waiting() {
-            Waiting::Header(since) => Some((rest_of(limits.header, since), "header")),
+            Waiting::Header(since) => {
+                // Other frames than headers can come by halves too, again and again, and keep no connection open.
+                let idle_since = self.activity.idle_since().unwrap_or_default();
+                let longest = rest_of(idle.saturating_add(limits.header), idle_since);
+                Some((rest_of(limits.header, since), "header").min((longest, "idle")))
+            }
             Waiting::Idle(since) => Some((rest_of(idle, since), "idle")),
             Waiting::Not => None,
         };

@@ -147,9 +147,11 @@ impl RawHttp2 {
     /// Whether the server answers a ping, and so has taken what came before it; `false` if the connection is over.
     pub(crate) async fn is_answered(&mut self) -> bool {
         let ping = http2_bytes::frame(RawHttp2::PING, 0, 0, b"are you?");
-        if !self.try_send(&ping).await {
-            return false;
-        }
+        self.try_send(&ping).await && self.is_answered_once().await
+    }
+
+    /// Waits for the answer to a ping; `false` if the connection is over.
+    pub(crate) async fn is_answered_once(&mut self) -> bool {
         while let Some(frame) = self.next().await {
             if frame.kind == RawHttp2::PING && frame.flags & RawHttp2::ACK != 0 {
                 return true;
