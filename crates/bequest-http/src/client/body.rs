@@ -32,7 +32,7 @@ pub struct ResponseBody<B = Incoming> {
 struct Open {
     /// Drops the engine's body when the context ends.
     _told: AfterFunc,
-    _scope: CancelScope,
+    scope: CancelScope,
     _place: Box<dyn Any + Send + Sync>,
 }
 
@@ -69,7 +69,7 @@ impl<B: Body + Send + 'static> ResponseBody<B> {
             });
             Open {
                 _told: told,
-                _scope: scope,
+                scope,
                 _place: place,
             }
         });
@@ -145,8 +145,9 @@ where
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
-                // What the engine makes of an end that we told it of is the context's end.
-                let end = lock(&this.held).end.clone();
+                // What the engine makes of an end that it was told of is the context's end. The request's body may have
+                // told it before the callback that gives this one up has run.
+                let end = this.open.as_ref().and_then(|open| open.scope.err());
                 let why = end.map_or_else(|| Why::Failed(error.into()), Why::Ended);
                 this.fail(why)
             }

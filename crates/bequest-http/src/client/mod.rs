@@ -39,8 +39,6 @@ mod tls;
 #[cfg(feature = "grpc")]
 pub(crate) use call::Call;
 #[cfg(feature = "grpc")]
-pub(crate) use sent_body::BodyEnded;
-#[cfg(feature = "grpc")]
 pub use sent_body::SentBody;
 
 pub use body::ResponseBody;

@@ -25,7 +25,7 @@ pub struct SentBody<B> {
 
 /// The error of a body whose context has ended.
 #[derive(Debug)]
-pub(crate) struct BodyEnded {
+struct BodyEnded {
     end: Canceled,
     /// Tells the protocol engine to reset the stream as cancelled, and not as broken.
     reset: h2::Error,
@@ -78,7 +78,7 @@ where
 }
 
 impl BodyEnded {
-    pub(crate) fn boxed(end: Canceled) -> BoxError {
+    fn boxed(end: Canceled) -> BoxError {
         let reset = h2::Error::from(h2::Reason::CANCEL);
         Box::new(BodyEnded { end, reset })
     }

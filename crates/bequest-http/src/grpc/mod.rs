@@ -35,7 +35,8 @@
 //!    server and a reset on a client, what is received with an error.
 //! 3. Once the context has ended, a failure is the context's failure: whatever status the handler makes of its own broken
 //!    reads, the caller is told the context's.
-//! 4. What a peer says of itself is never taken for an end of our own: the mark of one is taken out of every answer.
+//! 4. A request that broke off never reads as one that is complete, whatever the caller's reset says.
+//! 5. What a peer says of itself is never taken for an end of our own: the mark of one is taken out of every answer.
 //!
 //! # Differences
 //!
@@ -48,11 +49,9 @@ mod server;
 
 pub use client::{CallBody, ClientLayer, ClientService};
 pub use ended::{Ended, code};
-pub use server::{Answering, RequestBody, ResponseBody, ServerLayer, ServerService};
+pub use server::{Answering, BrokenOff, RequestBody, ResponseBody, ServerLayer, ServerService};
 
 pub use crate::client::SentBody;
-
-use crate::client::BodyEnded;
 
 /// An error of any type, as services and bodies have them.
 type BoxError = Box<dyn std::error::Error + Send + Sync>;

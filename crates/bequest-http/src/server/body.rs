@@ -31,7 +31,7 @@ use crate::wire::grpc::GrpcStatus;
 /// The body of a request, as handlers get it.
 ///
 /// When reading it shows that the client has left, the request's context ends with the reason before the error is
-/// handed out.
+/// handed out. The error of a request whose context has ended is that end, a [`Canceled`].
 ///
 /// `R` is the body that the request came with: hyper's, unless an accept loop of another makes another of it.
 ///
@@ -157,7 +157,9 @@ where
                 if let Some(reason) = departure(&*error, &self.exchange.0) {
                     self.exchange.0.tell(reason);
                 }
-                error
+                // What the engine makes of an end is the end's to say: from the engine's word for a reset, tonic would take
+                // a request that broke off for one that is complete.
+                self.exchange.0.context().err().map_or(error, Into::into)
             })
         }))
     }

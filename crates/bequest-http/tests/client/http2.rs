@@ -179,6 +179,28 @@ async fn h7_an_open_request_body_is_let_go_of_after_the_answer_has_begun() {
 }
 
 #[tokio::test]
+async fn an_end_that_the_open_request_body_meets_first_is_the_contexts_all_the_same() {
+    // Of a deadline, the wakers are told before the callbacks: the request's body fails first, and the engine with it.
+    for _ in 0..20 {
+        let (url, mut told) = peer_that_answers_first().await;
+        let client = Client::builder().http2().build();
+        let caller = Context::background().with_timeout(std::time::Duration::from_millis(20));
+        let (mut sender, body) = Channel::<Bytes, Infallible>::new(1);
+        let task = start(&client, &caller, Request::post(url).body(body).unwrap());
+        sender.send_data(Bytes::from_static(b"part")).await.unwrap();
+        let answer = outcome(task).await.expect("a head");
+        let error = text(answer).await.unwrap_err();
+        assert_eq!(
+            error.canceled().expect("an end, and no failure"),
+            &Kind::DeadlineExceeded
+        );
+        assert!(error.is_timeout() && error.step() == Step::Reading);
+        let end = guard("the peer to hear of it", told.recv()).await.unwrap();
+        assert_eq!(end, Some(h2::Reason::CANCEL));
+    }
+}
+
+#[tokio::test]
 async fn control_a_bare_client_goes_on_holding_the_request_open() {
     let (url, mut told) = peer_that_answers_first().await;
     let executor = hyper_util::rt::TokioExecutor::new();

@@ -5,13 +5,12 @@ use std::time::Duration;
 use bequest::{Context, Kind, Reason};
 use bequest_http::grpc::{ClientLayer, Ended, ServerLayer};
 use bequest_http::wire::Outbound;
-use tokio::sync::mpsc;
-use tokio_stream::Stream;
+use tokio::sync::{mpsc, oneshot};
 use tonic::{Code, Status};
 use tower_layer::Layer;
 
-use super::support::{Calls, Desk, Host, LAYERED, Told, ask, calls, channel, guard, process, serve};
-use super::work::Ask;
+use super::desk::{Desk, Told};
+use super::support::{Asks, Calls, Host, LAYERED, ask, calls, channel, guard, process, serve};
 use super::work::work_client::WorkClient;
 
 async fn start(host: Host, layer: ServerLayer) -> (Calls, Told, bequest::CancelScope) {
@@ -52,28 +51,62 @@ async fn h13_the_remaining_time_goes_along_less_the_margin() {
     assert_eq!(told.into_inner().text, "none", "no context, no deadline");
 }
 
+/// Makes a call of one of the four kinds, to a handler that goes on until it is told, and answers how it ended. Says when the
+/// answer has come as far as it will.
+async fn ended_call(
+    mut client: WorkClient<Calls>,
+    kind: &str,
+    text: &str,
+    far: oneshot::Sender<()>,
+) -> Status {
+    let (say, asks) = mpsc::channel(1);
+    say.send(ask("one")).await.expect("there is room");
+    let so_far = move || {
+        // Not every test waits for it.
+        let _ = far.send(());
+    };
+    match kind {
+        "unary" => {
+            so_far();
+            guard("an end", client.unary(ask(text))).await.unwrap_err()
+        }
+        "down" => {
+            let mut answers = client.down(ask(text)).await.unwrap().into_inner();
+            assert_eq!(answers.message().await.unwrap().unwrap().text, "one");
+            so_far();
+            guard("an end", answers.message()).await.unwrap_err()
+        }
+        "up" => {
+            so_far();
+            let status = guard("an end", client.up(Asks(asks))).await.unwrap_err();
+            guard("the stream of asks to be dropped", say.closed()).await;
+            status
+        }
+        _ => {
+            let mut answers = client.both(Asks(asks)).await.unwrap().into_inner();
+            assert_eq!(answers.message().await.unwrap().unwrap().text, "one");
+            so_far();
+            let status = guard("an end", answers.message()).await.unwrap_err();
+            guard("the stream of asks to be dropped", say.closed()).await;
+            status
+        }
+    }
+}
+
+const KINDS: [&str; 4] = ["unary", "down", "up", "both"];
+
 #[tokio::test]
 async fn our_deadline_is_deadline_exceeded_and_ours() {
     for host in [Host::Ours, Host::Tonics, Host::Plain] {
         let (calls, _told, _process) = start(host, ServerLayer::new()).await;
-        for method in ["unary", "down"] {
+        for kind in KINDS {
             let caller = Context::background().with_timeout(Duration::from_millis(100));
-            let mut client = WorkClient::new(calls.under(&caller));
-            let status = match method {
-                "unary" => guard("an end", client.unary(ask("deaf"))).await.unwrap_err(),
-                _ => {
-                    let mut answers = client.down(ask("silent")).await.unwrap().into_inner();
-                    assert_eq!(answers.message().await.unwrap().unwrap().text, "one");
-                    guard("an end", answers.message()).await.unwrap_err()
-                }
-            };
-            assert_eq!(
-                status.code(),
-                Code::DeadlineExceeded,
-                "{host:?} {method}: {status}"
-            );
+            let text = if kind == "unary" { "deaf" } else { "silent" };
+            let client = WorkClient::new(calls.under(&caller));
+            let status = ended_call(client, kind, text, oneshot::channel().0).await;
+            assert_eq!(status.code(), Code::DeadlineExceeded, "{host:?} {kind}: {status}");
             let ended = ended(&caller, &status).expect("an end");
-            assert!(!ended.is_remote(), "{host:?} {method}: {status:?}");
+            assert!(!ended.is_remote(), "{host:?} {kind}: {status:?}");
             assert_eq!(ended.canceled(), &Kind::DeadlineExceeded);
         }
     }
@@ -83,21 +116,16 @@ async fn our_deadline_is_deadline_exceeded_and_ours() {
 async fn cancelling_resets_the_stream_and_says_why_here() {
     for host in [Host::Ours, Host::Tonics] {
         let (calls, mut told, _process) = start(host, ServerLayer::new()).await;
-        for method in ["unary", "down"] {
+        for kind in KINDS {
             let caller = Context::background().with_cancel();
-            let mut client = WorkClient::new(calls.under(&caller));
-            let call = match method {
-                "unary" => tokio::spawn(async move { client.unary(ask("listen")).await.unwrap_err() }),
-                _ => {
-                    let mut answers = client.down(ask("listen")).await.unwrap().into_inner();
-                    answers.message().await.unwrap();
-                    tokio::spawn(async move { answers.message().await.unwrap_err() })
-                }
-            };
+            let client = WorkClient::new(calls.under(&caller));
+            let (far, so_far) = oneshot::channel();
+            let call = tokio::spawn(async move { ended_call(client, kind, "listen", far).await });
             assert_eq!(told.next().await, "began");
+            guard("a message", so_far).await.unwrap();
             caller.cancel_with("not needed any more");
             let status = guard("an end", call).await.unwrap();
-            assert_eq!(status.code(), Code::Cancelled, "{host:?} {method}");
+            assert_eq!(status.code(), Code::Cancelled, "{host:?} {kind}");
             let ended = ended(&caller, &status).unwrap();
             assert!(!ended.is_remote());
             assert_eq!(
@@ -105,25 +133,12 @@ async fn cancelling_resets_the_stream_and_says_why_here() {
                 "not needed any more"
             );
             let told = told.next().await;
+            let is_told = told == "told: stream reset by client" || told == "told: client disconnected";
             assert!(
-                told == "told: stream reset by client" || told == "told: client disconnected",
-                "{host:?} {method}: {told}"
+                is_told || told.starts_with("reading failed"),
+                "{host:?} {kind}: {told}"
             );
         }
-    }
-}
-
-/// Asks that a test sends one by one.
-struct Asks(mpsc::Receiver<Ask>);
-
-impl Stream for Asks {
-    type Item = Ask;
-
-    fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Ask>> {
-        self.0.poll_recv(cx)
     }
 }
 
@@ -144,6 +159,7 @@ async fn h7_an_open_request_stream_is_let_go_of_and_the_peer_hears_of_it() {
         let status = guard("an end", answers.message()).await.unwrap_err();
         assert_eq!(status.code(), Code::Cancelled);
         guard("the stream of asks to be dropped", say.closed()).await;
+        assert_eq!(told.next().await, "began");
         let said = told.next().await;
         assert!(said.starts_with("reading failed"), "{host:?}: {said}");
     }

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use bequest_http::grpc::ServerLayer;
 
-use super::support::{Desk, Host, Raw, process, serve, status};
+use super::desk::Desk;
+use super::support::{Host, Raw, process, serve, status};
 
 #[tokio::test]
 async fn control_a_deadline_is_answered_with_cancelled() {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bequest_http::grpc::ServerLayer;
 
-use super::support::{Desk, Host, LAYERED, Raw, process, serve, status};
+use super::desk::Desk;
+use super::support::{Host, LAYERED, Raw, process, serve, status};
 
 /// What a handler says of the time it has, in milliseconds.
 async fn left(host: Host, layer: ServerLayer, timeout: Option<&str>) -> u64 {
@@ -137,6 +138,22 @@ async fn a_handler_that_reads_a_stream_is_ended_by_the_deadline() {
 }
 
 #[tokio::test]
+async fn a_handler_that_is_always_asked_something_is_ended_too() {
+    for host in LAYERED {
+        let (desk, mut told) = Desk::new(None);
+        let process = process();
+        let addr = serve(host, &process, ServerLayer::new(), &desk).await;
+        let raw = Raw::connect(addr).await;
+        let call = raw.call("Up", Some("300m"), "one", false).await;
+        let (answer, asking) = call.answer_while_asking().await;
+        assert_eq!(status(&answer.head), 4, "{host:?}");
+        assert_eq!(told.next().await, "began");
+        assert_eq!(told.next().await, "reading failed: deadline passed", "{host:?}");
+        asking.abort();
+    }
+}
+
+#[tokio::test]
 async fn both_directions_end_at_the_deadline() {
     for host in LAYERED {
         let (desk, mut told) = Desk::new(None);
@@ -147,6 +164,7 @@ async fn both_directions_end_at_the_deadline() {
         let (mut answer, _asks) = call.answer_and_asks().await;
         answer.piece().await.expect("the echo");
         assert_eq!(status(&answer.trailers().await), 4, "{host:?}");
+        assert_eq!(told.next().await, "began");
         let said = told.next().await;
         assert!(said.starts_with("reading failed"), "{host:?}: {said}");
     }

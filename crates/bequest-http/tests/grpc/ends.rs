@@ -9,7 +9,8 @@ use http_body_util::BodyExt;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::support::{Desk, Host, LAYERED, Raw, process, serve, status};
+use super::desk::Desk;
+use super::support::{Host, LAYERED, Raw, process, serve, status};
 
 #[tokio::test]
 async fn cancelled_and_shut_down_are_told_apart() {
@@ -20,13 +21,20 @@ async fn cancelled_and_shut_down_are_told_apart() {
         let addr = serve(Host::Tonics, &process, layer, &desk).await;
         let raw = Raw::connect(addr).await;
         let call = raw.call("Unary", None, "deaf", true).await;
-        let mut stream = raw.call("Down", None, "silent", true).await.answer().await;
-        let mut said = [told.next().await, told.next().await];
-        said.sort();
-        assert_eq!(said, ["began", "began"]);
+        let mut down = raw.call("Down", None, "silent", true).await.answer().await;
+        let up = raw.call("Up", None, "one", false).await;
+        let both = raw.call("Both", None, "one", false).await;
+        let (mut both, _asks) = both.answer_and_asks().await;
+        both.piece().await.expect("the echo");
+        for _ in 0..4 {
+            assert_eq!(told.next().await, "began");
+        }
         process.cancel_for(reason);
         assert_eq!(status(&call.answer().await.head), expected, "{reason}");
-        assert_eq!(status(&stream.trailers().await), expected, "{reason}");
+        assert_eq!(status(&down.trailers().await), expected, "{reason}");
+        let (up, _asks) = up.answer_and_asks().await;
+        assert_eq!(status(&up.head), expected, "{reason}: not that of a broken read");
+        assert_eq!(status(&both.trailers().await), expected, "{reason}");
     }
 }
 
@@ -47,7 +55,33 @@ async fn a_caller_that_leaves_is_told_to_the_handler_which_has_its_grace() {
             call.asks.send_reset(h2::Reason::CANCEL);
             assert_eq!(told.next().await, format!("told: {reason}"), "{host:?} {method}");
         }
+        for method in ["Up", "Both"] {
+            let mut call = raw.call(method, None, "one", false).await;
+            assert_eq!(told.next().await, "began");
+            call.asks.send_reset(h2::Reason::CANCEL);
+            let said = told.next().await;
+            let (what, why) = said.split_once(": ").expect("why");
+            assert_eq!(
+                what, "reading failed",
+                "and not: asked to the end; {host:?} {method}"
+            );
+            // tonic's own server knows no more than that the stream broke off, until it lets go of the handler.
+            let is_told = why == reason.to_string() || host == Host::Tonics && why.contains("broke off");
+            assert!(is_told, "{host:?} {method}: {said}");
+        }
     }
+}
+
+#[tokio::test]
+async fn control_tonic_takes_a_request_that_was_cancelled_for_one_that_is_complete() {
+    let (sender, body) = http_body_util::Channel::<bytes::Bytes, tonic::Status>::new(1);
+    sender.abort(tonic::Status::cancelled("by the caller"));
+    let decoder = tonic_prost::ProstDecoder::<super::work::Ask>::default();
+    let mut asked = tonic::Streaming::new_request(decoder, body, None, None);
+    assert!(
+        asked.message().await.expect("no error").is_none(),
+        "the end, it says"
+    );
 }
 
 #[tokio::test]
@@ -100,6 +134,29 @@ async fn each_end_leaves_nothing_behind() {
             leak.assert_none_within(Duration::from_secs(20));
         }
     }
+}
+
+#[tokio::test]
+async fn a_request_that_always_has_more_ends_with_its_context() {
+    let process = process();
+    let canceller = process.canceller();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let read = async move |request: axum::extract::Request| {
+        let mut body = request.into_body();
+        body.frame().await.expect("more").expect("a frame");
+        canceller.cancel_for(Reason::Shutdown);
+        tell.send(body.frame().await.expect("more or an error").is_err())
+            .expect("the test listens");
+    };
+    let router = axum::Router::new().route("/", axum::routing::post(read));
+    let mut layered = ServerLayer::new().base(&process).layer(router);
+    let more = tokio_stream::iter(std::iter::repeat_with(|| Ok::<_, std::io::Error>("more")));
+    let request = Request::post("/")
+        .header("content-type", "application/grpc")
+        .body(axum::body::Body::from_stream(more))
+        .expect("a request");
+    layered.call(request).await.expect("an answer");
+    assert_eq!(told.recv().await, Some(true), "an error, and no more");
 }
 
 #[tokio::test]

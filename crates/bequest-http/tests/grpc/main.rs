@@ -7,6 +7,7 @@ mod calls;
 mod chain;
 mod control;
 mod deadline;
+mod desk;
 mod ends;
 mod support;
 #[rustfmt::skip]

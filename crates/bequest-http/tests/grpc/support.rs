@@ -1,16 +1,13 @@
-//! What the tests share: a service whose handlers do what they are asked to, the servers it runs on, and a caller that sees
-//! the frames.
+//! What the tests share: the servers that the service runs on, its callers, and one that sees the frames.
 
-use std::future::{Future, pending};
+use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use bequest::{CancelScope, Context};
 use bequest_http::Server;
-use bequest_http::grpc::{ClientLayer, ClientService, ServerLayer, code};
+use bequest_http::grpc::{ClientLayer, ClientService, ServerLayer};
+use bequest_http::wire::Outbound;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Request as HttpRequest};
 use prost::Message;
@@ -18,12 +15,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Response, Status, Streaming};
 use tower_layer::Layer;
 
-use super::work::work_client::WorkClient;
-use super::work::work_server::{Work, WorkServer};
-use super::work::{Answer, Ask};
+use super::desk::Desk;
+use super::work::Ask;
+use super::work::work_server::WorkServer;
+
+pub(crate) type Calls = ClientService<Channel, tonic::body::Body>;
 
 /// Fails a test that hangs. Nothing is measured by it.
 pub(crate) async fn guard<T>(what: &str, work: impl Future<Output = T>) -> T {
@@ -48,246 +46,6 @@ pub(crate) enum Host {
 
 /// The two with the layer.
 pub(crate) const LAYERED: [Host; 2] = [Host::Ours, Host::Tonics];
-
-/// The service, which tells the test what happens in its handlers.
-#[derive(Clone)]
-pub(crate) struct Desk {
-    tell: mpsc::UnboundedSender<String>,
-    /// Whom `chain` is passed on to.
-    next: Option<Next>,
-    /// How often the work of `thread` has gone round.
-    pub(crate) steps: Arc<AtomicUsize>,
-    /// Ends such work when the test is over.
-    halt: Arc<AtomicBool>,
-}
-
-/// The next service, asked under the context of the call, or without one.
-#[derive(Clone)]
-pub(crate) enum Next {
-    Under(Calls),
-    Plain(Channel),
-}
-
-pub(crate) type Calls = ClientService<Channel, tonic::body::Body>;
-
-/// What the handlers say.
-pub(crate) struct Told(mpsc::UnboundedReceiver<String>);
-
-impl Told {
-    pub(crate) async fn next(&mut self) -> String {
-        guard("a handler to say something", self.0.recv())
-            .await
-            .expect("a service")
-    }
-
-    pub(crate) fn is_silent(&mut self) -> bool {
-        self.0.try_recv().is_err()
-    }
-}
-
-impl Desk {
-    pub(crate) fn new(next: Option<Next>) -> (Desk, Told) {
-        let (tell, told) = mpsc::unbounded_channel();
-        let desk = Desk {
-            tell,
-            next,
-            steps: Arc::default(),
-            halt: Arc::default(),
-        };
-        (desk, Told(told))
-    }
-
-    fn tell(&self, what: impl Into<String>) {
-        // A test that is over hears nothing.
-        let _ = self.tell.send(what.into());
-    }
-
-    /// Says when it is dropped.
-    fn dropped(&self) -> impl Drop + Send + 'static {
-        struct OnDrop(Desk);
-        impl Drop for OnDrop {
-            fn drop(&mut self) {
-                self.0.tell("dropped");
-            }
-        }
-        OnDrop(self.clone())
-    }
-
-    /// Work on a thread of its own: it asks its context, if it has one, at each step.
-    fn work(&self, ctx: Option<Context>) {
-        let desk = self.clone();
-        std::thread::spawn(move || {
-            while !desk.halt.load(SeqCst) {
-                if let Some(end) = ctx.as_ref().and_then(Context::err) {
-                    return desk.tell(format!("work stopped: {}", end.reason()));
-                }
-                desk.steps.fetch_add(1, SeqCst);
-                std::thread::yield_now();
-            }
-        });
-    }
-
-    pub(crate) fn halt(&self) {
-        self.halt.store(true, SeqCst);
-    }
-
-    async fn pass_on(&self, ctx: Option<&Context>, text: String) -> Result<String, Status> {
-        let answer = match (&self.next, ctx) {
-            (Some(Next::Under(calls)), Some(ctx)) => {
-                WorkClient::new(calls.under(ctx)).unary(Ask { text }).await?
-            }
-            (Some(Next::Plain(channel)), _) => WorkClient::new(channel.clone()).unary(Ask { text }).await?,
-            _ => return Err(Status::failed_precondition("nobody to ask")),
-        };
-        Ok(answer.into_inner().text)
-    }
-}
-
-fn left(ctx: Option<&Context>) -> String {
-    match ctx.and_then(Context::remaining) {
-        Some(left) => left.as_millis().to_string(),
-        None => "none".to_owned(),
-    }
-}
-
-fn answer(text: impl Into<String>) -> Answer {
-    Answer { text: text.into() }
-}
-
-type Answers = Pin<Box<dyn Stream<Item = Result<Answer, Status>> + Send>>;
-
-#[tonic::async_trait]
-impl Work for Desk {
-    async fn unary(&self, request: Request<Ask>) -> Result<Response<Answer>, Status> {
-        let header = request.metadata().get("grpc-timeout");
-        let header = header.map(|text| text.to_str().expect("text").to_owned());
-        let ctx = request.extensions().get::<Context>().cloned();
-        let text = request.into_inner().text;
-        let said = match text.as_str() {
-            "left" => left(ctx.as_ref()),
-            "header" => header.unwrap_or_else(|| "none".to_owned()),
-            "deaf" => {
-                self.tell("began");
-                let _dropped = self.dropped();
-                pending().await
-            }
-            "listen" => {
-                self.tell("began");
-                let end = ctx.expect("a context").done().await;
-                self.tell(format!("told: {}", end.reason()));
-                return Err(Status::new(code(&end).into(), "told"));
-            }
-            "panic" => panic!("asked to"),
-            "refuse" => return Err(Status::not_found("no such thing")),
-            "chain left" | "chain thread" | "chain deaf" | "chain header" => {
-                let last = text.trim_start_matches("chain ").to_owned();
-                if self.next.is_some() {
-                    let here = left(ctx.as_ref());
-                    let there = self.pass_on(ctx.as_ref(), text).await?;
-                    return Ok(Response::new(answer(format!("{here} {there}"))));
-                }
-                match last.as_str() {
-                    "left" => left(ctx.as_ref()),
-                    "header" => header.unwrap_or_else(|| "none".to_owned()),
-                    _ => {
-                        self.work(ctx);
-                        self.tell("began");
-                        let _dropped = self.dropped();
-                        pending().await
-                    }
-                }
-            }
-            other => other.to_owned(),
-        };
-        Ok(Response::new(answer(said)))
-    }
-
-    type DownStream = Answers;
-
-    async fn down(&self, request: Request<Ask>) -> Result<Response<Answers>, Status> {
-        let ctx = request.extensions().get::<Context>().cloned();
-        let (say, heard) = mpsc::channel(1);
-        let desk = self.clone();
-        let text = request.into_inner().text;
-        tokio::spawn(async move {
-            match text.as_str() {
-                // A message, and then nothing.
-                "silent" => {
-                    let _ = say.send(Ok(answer("one"))).await;
-                    desk.tell("began");
-                    say.closed().await;
-                    desk.tell("stream dropped");
-                }
-                // A message whenever one can be sent, and not so small that a peer calls it a flood.
-                "endless" => while say.send(Ok(answer("tick ".repeat(2_000)))).await.is_ok() {},
-                "listen" => {
-                    let _ = say.send(Ok(answer("one"))).await;
-                    desk.tell("began");
-                    let end = ctx.expect("a context").done().await;
-                    desk.tell(format!("told: {}", end.reason()));
-                }
-                "forged" => {
-                    let mut status = Status::cancelled("by the peer");
-                    status
-                        .metadata_mut()
-                        .insert("bequest-ended-here", "context".parse().expect("text"));
-                    let _ = say.send(Err(status)).await;
-                }
-                _ => {
-                    let _ = say.send(Ok(answer("one"))).await;
-                }
-            }
-        });
-        Ok(Response::new(Box::pin(Receiver(heard))))
-    }
-
-    async fn up(&self, request: Request<Streaming<Ask>>) -> Result<Response<Answer>, Status> {
-        self.tell("began");
-        let mut asked = request.into_inner();
-        let mut count = 0;
-        while let Some(_ask) = asked.message().await.inspect_err(|status| {
-            self.tell(format!("reading failed: {:?}", status.code()));
-        })? {
-            count += 1;
-        }
-        Ok(Response::new(answer(count.to_string())))
-    }
-
-    type BothStream = Answers;
-
-    async fn both(&self, request: Request<Streaming<Ask>>) -> Result<Response<Answers>, Status> {
-        let mut asked = request.into_inner();
-        let (say, heard) = mpsc::channel(1);
-        let desk = self.clone();
-        tokio::spawn(async move {
-            loop {
-                match asked.message().await {
-                    Ok(Some(ask)) => {
-                        let _ = say.send(Ok(answer(ask.text))).await;
-                    }
-                    Ok(None) => return desk.tell("asked to the end"),
-                    Err(status) => {
-                        return desk.tell(format!("reading failed: {:?}", status.code()));
-                    }
-                }
-            }
-        });
-        Ok(Response::new(Box::pin(Receiver(heard))))
-    }
-}
-
-struct Receiver(mpsc::Receiver<Result<Answer, Status>>);
-
-impl Stream for Receiver {
-    type Item = Result<Answer, Status>;
-
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Self::Item>> {
-        self.0.poll_recv(cx)
-    }
-}
 
 /// Serves `desk` until the test's runtime ends.
 pub(crate) async fn serve(host: Host, process: &CancelScope, layer: ServerLayer, desk: &Desk) -> SocketAddr {
@@ -340,7 +98,31 @@ pub(crate) async fn channel(addr: SocketAddr) -> Channel {
 
 /// A client whose calls end with their contexts.
 pub(crate) async fn calls(addr: SocketAddr) -> Calls {
-    ClientLayer::new(tonic::body::Body::new).layer(channel(addr).await)
+    calls_keeping(Outbound::default().margin, addr).await
+}
+
+/// The same, which keeps this much of the time for the answer.
+pub(crate) async fn calls_keeping(margin: Duration, addr: SocketAddr) -> Calls {
+    let outbound = Outbound {
+        margin,
+        ..Outbound::default()
+    };
+    let layer = ClientLayer::new(tonic::body::Body::new).outbound(outbound);
+    layer.layer(channel(addr).await)
+}
+
+/// Asks that a test sends one by one.
+pub(crate) struct Asks(pub(crate) mpsc::Receiver<Ask>);
+
+impl Stream for Asks {
+    type Item = Ask;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Ask>> {
+        self.0.poll_recv(cx)
+    }
 }
 
 pub(crate) fn ask(text: &str) -> Ask {
@@ -400,14 +182,36 @@ impl RawCall {
         self.answer_and_asks().await.0
     }
 
+    /// The answer, while one message after the other is sent, until that is stopped.
+    pub(crate) async fn answer_while_asking(self) -> (RawAnswer, tokio::task::JoinHandle<()>) {
+        let RawCall { response, mut asks } = self;
+        let message = framed(&"tick ".repeat(2_000));
+        let asking = tokio::spawn(async move {
+            loop {
+                asks.reserve_capacity(message.len());
+                match std::future::poll_fn(|cx| asks.poll_capacity(cx)).await {
+                    Some(Ok(room)) if room < message.len() => {}
+                    Some(Ok(_)) => asks.send_data(message.clone(), false).expect("there is room"),
+                    // Its answer is complete.
+                    _ => return,
+                }
+            }
+        });
+        (answered(response).await, asking)
+    }
+
     /// The answer, with the request's side kept open.
     pub(crate) async fn answer_and_asks(self) -> (RawAnswer, h2::SendStream<Bytes>) {
-        let response = guard("a head", self.response).await.expect("an answer");
-        let (head, body) = response.into_parts();
-        assert_eq!(head.status, 200);
-        let head = head.headers;
-        (RawAnswer { head, body }, self.asks)
+        (answered(self.response).await, self.asks)
     }
+}
+
+async fn answered(response: h2::client::ResponseFuture) -> RawAnswer {
+    let response = guard("a head", response).await.expect("an answer");
+    let (head, body) = response.into_parts();
+    assert_eq!(head.status, 200);
+    let head = head.headers;
+    RawAnswer { head, body }
 }
 
 impl RawAnswer {

@@ -9,13 +9,13 @@ use bequest::{Canceled, Context, DoneOwned, Reason};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use super::BoxError;
 use super::call::Call;
-use super::{BodyEnded, BoxError};
 use crate::wire::grpc::{GrpcStatus, read_code};
 
 pin_project! {
     /// The body of a request, as the handlers inside a [`ServerLayer`](super::ServerLayer) get it: it fails when their
-    /// context ends.
+    /// context ends, with a [`BrokenOff`].
     ///
     /// # Cancel safety
     ///
@@ -46,6 +46,49 @@ pin_project! {
     }
 }
 
+/// The error of a request's body that did not come to its end. tonic has it as the source of the status that a handler gets
+/// for its read.
+///
+/// It has no source itself. tonic takes a request whose body failed as cancelled for one that is complete, wherever among the
+/// sources it finds that; a handler would store half an upload.
+#[derive(Debug)]
+pub struct BrokenOff(Broken);
+
+#[derive(Debug)]
+enum Broken {
+    Ended(Canceled),
+    Failed(BoxError),
+}
+
+impl BrokenOff {
+    /// The end of the context, if that is why.
+    pub fn canceled(&self) -> Option<&Canceled> {
+        match &self.0 {
+            Broken::Ended(end) => Some(end),
+            Broken::Failed(_) => None,
+        }
+    }
+
+    fn ended(end: Canceled) -> BoxError {
+        Box::new(BrokenOff(Broken::Ended(end)))
+    }
+
+    fn failed(error: impl Into<BoxError>) -> BoxError {
+        Box::new(BrokenOff(Broken::Failed(error.into())))
+    }
+}
+
+impl fmt::Display for BrokenOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Broken::Ended(end) => fmt::Display::fmt(end, f),
+            Broken::Failed(error) => write!(f, "the request broke off: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for BrokenOff {}
+
 impl<B> RequestBody<B> {
     /// The body of a request under this context; without one it is passed on as it is.
     pub(super) fn new(inner: B, ctx: Option<Context>) -> RequestBody<B> {
@@ -70,19 +113,24 @@ where
         cx: &mut TaskContext<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let this = self.project();
+        let Some(ctx) = this.ctx else {
+            return this.inner.poll_frame(cx).map_err(Into::into);
+        };
         // Asked first, so that a stream that always has a message ends too.
-        if let Some(end) = this.ctx.as_ref().and_then(Context::err) {
-            return Poll::Ready(Some(Err(BodyEnded::boxed(end))));
+        if let Some(end) = ctx.err() {
+            return Poll::Ready(Some(Err(BrokenOff::ended(end))));
         }
         if let Poll::Ready(frame) = this.inner.poll_frame(cx) {
-            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+            // Reading may have been what showed that the caller has left.
+            let broken_off = |error| {
+                ctx.err()
+                    .map_or_else(|| BrokenOff::failed(error), BrokenOff::ended)
+            };
+            return Poll::Ready(frame.map(|frame| frame.map_err(broken_off)));
         }
-        let Some(ctx) = this.ctx else {
-            return Poll::Pending;
-        };
         let end = this.end.get_or_insert_with(|| ctx.clone().done_owned());
         let end = ready!(Pin::new(end).poll(cx));
-        Poll::Ready(Some(Err(BodyEnded::boxed(end))))
+        Poll::Ready(Some(Err(BrokenOff::ended(end))))
     }
 
     fn is_end_stream(&self) -> bool {

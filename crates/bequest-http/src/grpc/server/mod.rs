@@ -6,7 +6,7 @@ mod call;
 mod layer;
 
 pub use answering::Answering;
-pub use body::{RequestBody, ResponseBody};
+pub use body::{BrokenOff, RequestBody, ResponseBody};
 pub use layer::{ServerLayer, ServerService};
 
-use super::{BodyEnded, BoxError};
+use super::BoxError;
