@@ -49,7 +49,17 @@ pub struct RequestBody<R = Incoming> {
 /// an event stream, a long poll, a log that is followed.
 ///
 /// Put into the response's extensions. Without it an open stream uses up the whole [`Limits::drain`](super::Limits::drain)
-/// of a shutdown. The context of its request ends with [`Shutdown`](Reason::Shutdown).
+/// of a shutdown.
+///
+/// When the shutdown begins, the context of the request ends with [`Shutdown`](Reason::Shutdown), and the body is polled
+/// once more: a frame that is ready then is its last word. A body that polls its context first can so tell its reader why
+/// it ends. The end follows the last word, or stands in its place.
+///
+/// A reader that has stopped reading does not hold the shutdown up either: when it has taken nothing for
+/// [`Limits::answer`](super::Limits::answer), its connection is closed, or on HTTP/2 its stream reset.
+///
+/// The limits on a request hold as for any other response. A stream that is to last longer than
+/// [`Limits::request`](super::Limits::request) needs a server with a longer one.
 ///
 /// ```
 /// use bequest_http::server::UntilShutdown;
@@ -97,10 +107,22 @@ struct Watch {
     announced: Option<u64>,
     /// How many bytes were handed over.
     sent: u64,
-    /// The shutdown of the server, if this body ends with it.
-    shutdown: Option<Pin<Box<DoneOwned>>>,
+    /// What the shutdown of the server means to this body.
+    shutdown: AtShutdown,
     /// Waits for the context's end and the time after it. Made when the body first has nothing ready.
     overseer: Option<Pin<Box<dyn Future<Output = Verdict> + Send>>>,
+}
+
+/// What the shutdown of the server means to a body.
+enum AtShutdown {
+    /// Nothing: it has an end of its own.
+    GoesOn,
+    /// Its end, when that comes.
+    Ends(Pin<Box<DoneOwned>>),
+    /// It has come: the body may say one thing more.
+    LastWord,
+    /// All is said.
+    Over,
 }
 
 /// Hides the exchange from the `Debug` of a request.
@@ -190,7 +212,8 @@ impl<B: Body> ResponseBody<B> {
         watch.withhold_if(bodiless);
         if head.extensions.get::<UntilShutdown>().is_some() {
             let draining = watch.exchange.server().draining.clone();
-            watch.shutdown = Some(Box::pin(draining.done_owned()));
+            watch.shutdown = AtShutdown::Ends(Box::pin(draining.done_owned()));
+            watch.exchange.end_with_shutdown();
         }
         ResponseBody {
             inner: Inner::Service { body },
@@ -208,7 +231,7 @@ impl<B: Body> ResponseBody<B> {
                 is_withheld: false,
                 announced: None,
                 sent: 0,
-                shutdown: None,
+                shutdown: AtShutdown::GoesOn,
                 overseer: None,
             },
         }
@@ -254,10 +277,15 @@ where
             }
         };
         let mut body = body;
-        if this.watch.poll_shutdown(cx).is_ready() {
+        this.watch.poll_shutdown(cx);
+        if let AtShutdown::Over = this.watch.shutdown {
             return Poll::Ready(None);
         }
         match panic::catch(|| body.as_mut().poll_frame(cx)) {
+            Ok(Poll::Pending) if this.watch.has_last_word() => {
+                this.watch.saw(None, true);
+                Poll::Ready(None)
+            }
             Ok(Poll::Pending) => {
                 let end = ready!(this.watch.poll_end(cx));
                 if !this.watch.exchange.is_grpc() || is_departure(end.reason()) {
@@ -274,7 +302,8 @@ where
             }
             Ok(Poll::Ready(Some(Ok(frame)))) => {
                 let frame = frame.map_data(|mut data| data.copy_to_bytes(data.remaining()));
-                this.watch.saw(Some(&frame), body.is_end_stream());
+                let last = this.watch.has_last_word() || body.is_end_stream();
+                this.watch.saw(Some(&frame), last);
                 Poll::Ready(Some(Ok(frame)))
             }
             Ok(Poll::Ready(Some(Err(error)))) => {
@@ -291,7 +320,7 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        if self.watch.is_withheld {
+        if self.watch.is_withheld || matches!(self.watch.shutdown, AtShutdown::Over) {
             return true;
         }
         match &self.inner {
@@ -317,7 +346,7 @@ impl Watch {
             is_withheld: false,
             announced,
             sent: 0,
-            shutdown: None,
+            shutdown: AtShutdown::GoesOn,
             overseer: None,
         }
     }
@@ -343,15 +372,24 @@ impl Watch {
         self.complete |= last || announced_is_out || frame.is_trailers();
     }
 
-    /// Ready when the body ends with the server's shutdown: in good order, and its context with the reason.
-    fn poll_shutdown(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        let Some(shutdown) = &mut self.shutdown else {
-            return Poll::Pending;
-        };
-        ready!(shutdown.as_mut().poll(cx));
-        self.exchange.tell(Reason::Shutdown);
-        self.complete = true;
-        Poll::Ready(())
+    /// Takes note of the server's shutdown, if the body ends with that: the context ends before the body is polled again.
+    fn poll_shutdown(&mut self, cx: &mut TaskContext<'_>) {
+        if let AtShutdown::Ends(shutdown) = &mut self.shutdown {
+            if shutdown.as_mut().poll(cx).is_ready() {
+                self.shutdown = AtShutdown::LastWord;
+                self.exchange.conn().set_ends_with_shutdown(true);
+                self.exchange.tell(Reason::Shutdown);
+            }
+        }
+    }
+
+    /// Whether what the body says now is its last word. Nothing follows it.
+    fn has_last_word(&mut self) -> bool {
+        let last = matches!(self.shutdown, AtShutdown::LastWord);
+        if last {
+            self.shutdown = AtShutdown::Over;
+        }
+        last
     }
 
     /// Ready once the context has ended and the body has had its time to come to an end by itself.
@@ -366,6 +404,9 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
+        if let AtShutdown::Ends(_) = self.shutdown {
+            self.exchange.conn().set_ends_with_shutdown(false);
+        }
         match self.complete {
             true => self.exchange.finish_answered(),
             false => self.exchange.finish(self.exchange.departure()),

@@ -85,10 +85,16 @@ pub(super) async fn drive<H: Engine>(
     over.unwrap_or(last)
 }
 
+/// No limit is looked at more often than this.
+const SHORTEST_TICK: Duration = Duration::from_millis(1);
+
 /// Waits until a limit of the connection has passed, and says which.
 async fn limit_passed(conn: &Connection, idle: Duration) -> &'static str {
     let limits = &conn.server().limits;
-    let tick = limits.header.min(idle).min(limits.write_stall);
+    let mut tick = limits.header.min(idle).min(limits.write_stall);
+    if conn.server().draining.is_done() {
+        tick = tick.min(limits.answer).max(SHORTEST_TICK);
+    }
     loop {
         match conn.nearest_limit(idle) {
             Some((Duration::ZERO, name)) => return name,

@@ -60,6 +60,8 @@ pub(super) struct Exchange {
     frames: AtomicU64,
     /// Bytes of body handed to the connection. Written by the response body only.
     bytes: AtomicU64,
+    /// Whether its response ends with the server's shutdown. Set when that begins, by whoever answers.
+    ends_with_shutdown: AtomicBool,
     /// Whether the handler goes on after the exchange is over; its detached context then does too.
     lingers: AtomicBool,
     /// Set by `finish`, once (invariant 1), and not by the drop of the last handle: a lingering handler is no live request.
@@ -123,6 +125,7 @@ impl Exchange {
             untaken: AtomicBool::new(false),
             frames: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            ends_with_shutdown: AtomicBool::new(false),
             lingers: AtomicBool::new(false),
             has_detached: AtomicBool::new(false),
             finished: AtomicBool::new(false),
@@ -237,6 +240,22 @@ impl Exchange {
         if given {
             self.frames.fetch_add(1, Relaxed);
         }
+    }
+
+    /// The response has no end of its own: the server's shutdown is to end it.
+    pub(super) fn end_with_shutdown(&self) {
+        self.ends_with_shutdown.store(true, Relaxed);
+        self.conn.set_ends_with_shutdown(true);
+    }
+
+    /// Whether the response is one that the server's shutdown ends.
+    pub(super) fn ends_with_shutdown(&self) -> bool {
+        self.ends_with_shutdown.load(Relaxed)
+    }
+
+    /// Whether that has happened.
+    pub(super) fn is_shut_down(&self) -> bool {
+        self.ends_with_shutdown() && self.server().draining.is_done()
     }
 
     /// The number of the frame on which the connection sits, if it sits on one.

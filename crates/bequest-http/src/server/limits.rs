@@ -46,7 +46,8 @@ pub struct Limits {
     /// [`Unreachable`](bequest::Reason::Unreachable).
     pub unreachable: Duration,
     /// How long a handler that was told of its end may take to answer for itself, before the server answers in its
-    /// place (504 for a deadline, 503 otherwise). Default 250 ms.
+    /// place (504 for a deadline, 503 otherwise). It is also how long the reader of a stream that the shutdown has ended
+    /// ([`UntilShutdown`](super::UntilShutdown)) may leave the rest untaken. Default 250 ms.
     pub answer: Duration,
     /// After the server's context has ended: how long requests may go on as if nothing had happened. Default 10 s.
     pub drain: Duration,

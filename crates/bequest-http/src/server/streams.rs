@@ -133,15 +133,36 @@ impl Stall {
             return Poll::Pending;
         };
         if self.sitting.as_ref().is_none_or(|(sat_on, _)| *sat_on != frame) {
-            let conn = exchange.conn().clone();
-            let wait = async move { conn.server().pause(conn.server().limits.write_stall).await };
-            self.sitting = Some((frame, Box::pin(wait)));
+            self.sitting = Some((frame, Box::pin(patience(&exchange))));
         }
         if let Some((_, wait)) = &mut self.sitting {
             ready!(wait.as_mut().poll(cx));
         }
-        exchange.tell(Reason::Limit("write stall"));
+        exchange.tell(match exchange.is_shut_down() {
+            true => Reason::Shutdown,
+            false => Reason::Limit("write stall"),
+        });
         Poll::Ready(())
+    }
+}
+
+/// How long the client may leave a frame of this exchange untaken: not for long, if the shutdown has ended the response.
+fn patience(exchange: &Exchange) -> impl Future<Output = ()> + Send + use<> {
+    let (conn, ends_with_shutdown) = (exchange.conn().clone(), exchange.ends_with_shutdown());
+    async move {
+        let server = conn.server();
+        let stalled = server.pause(server.limits.write_stall);
+        if !ends_with_shutdown {
+            return stalled.await;
+        }
+        let shut_down = async {
+            server.draining.done().await;
+            server.pause(server.limits.answer).await;
+        };
+        tokio::select! {
+            () = stalled => {}
+            () = shut_down => {}
+        }
     }
 }
 

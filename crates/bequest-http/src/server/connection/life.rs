@@ -28,6 +28,9 @@ use crate::server::{silence, upgrade};
 /// its way.
 pub(in crate::server) const FRESH: Duration = Duration::from_secs(1);
 
+/// The limit on how long a reader may leave the last word of a stream untaken that the shutdown has ended.
+const LAST_WORD: &str = "last word";
+
 /// The most that HTTP/1 buffers of what a client sent, and so the largest header.
 const HTTP1_BUFFER: usize = 64 * 1024;
 
@@ -149,7 +152,7 @@ impl Connection {
         match over {
             _ if self.peer.state() > PeerState::Open => self.scope.cancel_for(self.departure(false)),
             Over::Departed => self.scope.cancel_for(self.departure(false)),
-            Over::Finished(_) | Over::Limit("idle") if self.server.draining.is_done() => {
+            Over::Finished(_) | Over::Limit("idle" | LAST_WORD) if self.server.draining.is_done() => {
                 self.scope.cancel_for(Reason::Shutdown)
             }
             Over::Limit(limit) => self.scope.cancel_for(Reason::Limit(limit)),
@@ -188,7 +191,10 @@ impl Connection {
             Waiting::Not => None,
         };
         let stalled = self.activity.stalled_since.get();
-        let stalled = stalled.map(|since| (rest_of(limits.write_stall, since), "write stall"));
+        let stalled = stalled.map(|since| match self.is_shut_down() {
+            true => (rest_of(limits.answer, since), LAST_WORD),
+            false => (rest_of(limits.write_stall, since), "write stall"),
+        });
         waiting.into_iter().chain(stalled).min()
     }
 

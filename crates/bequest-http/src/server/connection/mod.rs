@@ -60,6 +60,8 @@ pub(super) struct Connection {
     upgrade: Mutex<Option<CancelScope>>,
     /// Whether that change was answered for. Written by whoever answers.
     switches: AtomicBool,
+    /// Whether a response of it has no end but the server's shutdown, or was ended by that. Written by that response.
+    ends_with_shutdown: AtomicBool,
     /// Told when nobody holds the socket for reading and writing any more.
     let_go: Notify,
     /// Told when nothing can be answered any more.
@@ -113,6 +115,7 @@ impl Connection {
             first_polls: FirstPolls::default(),
             upgrade: Mutex::default(),
             switches: AtomicBool::new(false),
+            ends_with_shutdown: AtomicBool::new(false),
             let_go: Notify::new(),
             departed: Notify::new(),
             lingering: Gauge::default(),
@@ -238,6 +241,18 @@ impl Connection {
     /// Whether the protocol was changed.
     pub(super) fn switches(&self) -> bool {
         self.switches.load(Relaxed)
+    }
+
+    /// A response that ends with the server's shutdown has begun, or ended before that.
+    pub(super) fn set_ends_with_shutdown(&self, ends: bool) {
+        self.ends_with_shutdown.store(ends, Relaxed);
+    }
+
+    /// Whether the shutdown has ended a response of it, and nothing else is under way.
+    pub(super) fn is_shut_down(&self) -> bool {
+        self.ends_with_shutdown.load(Relaxed)
+            && self.server.draining.is_done()
+            && !(self.is_http2() && self.is_busy())
     }
 
     /// Nobody reads or writes the socket any more.
