@@ -90,6 +90,9 @@
 //! *From `axum::serve`* (which can have the contexts all the same, as [`Layers`](server::Layers)): handlers are told and not merely dropped; there are limits on the first byte, the header, idle
 //! connections and requests; the drain is bounded; a panic is a 500 with its place in the log.
 //!
+//! *From hyper*: an HTTP/1.1 request that has not exactly one `Host`, or one that can be none, is answered with 400, a transfer
+//! coding other than chunked with 501, and the connection is closed. A handler is not begun for a stream that was reset before.
+//!
 //! *From Go's `net/http`*: the context ends when the response body has been sent to its end, not when the handler
 //! function returns, since here the body may outlive it. Every end has a reason. Requests have a limit by default. The
 //! server's end is a context as well: there is no `Shutdown` method. A panic is answered with 500 and the connection

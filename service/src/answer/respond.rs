@@ -154,6 +154,7 @@ pub(crate) fn stand_in(missing: &StandIn<'_>) -> Response<Bytes> {
             let code = match refusal {
                 Refused::Spent => Code::DeadlineExceeded,
                 Refused::Unreadable => Code::BadTimeout,
+                Refused::Malformed(_) | Refused::Coding => Code::BadRequest,
                 _ => Code::TooLittleTime,
             };
             (here!(), HandlerStatus::new(code, refusal.to_string()))

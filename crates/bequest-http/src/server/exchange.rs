@@ -19,6 +19,7 @@ use http::{Method, Response, StatusCode, Uri, Version};
 use super::BoxError;
 use super::connection::Connection;
 use super::disconnect::Disconnect;
+use super::form;
 use super::inbound::{Handed, Refusal};
 use super::observe::{Dropped, Finished, PanicReport, StandIn, WhyDropped, WhyStandIn, is_departure};
 use super::panic::{self, Panic};
@@ -99,6 +100,9 @@ impl Exchange {
             until,
             refusal,
         } = server.inbound.take(&conn, head, began, waited);
+        // Somebody else's loop has its own idea of that, and a test of theirs may call the service without one.
+        let flaw = (!conn.is_elsewhere()).then(|| form::flaw(head)).flatten();
+        let refusal = flaw.or(refusal);
         let context = match &server.request_context {
             Some(make) => {
                 let plain = context.unwrap_or_else(|| scope.context());

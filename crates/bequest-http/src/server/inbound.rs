@@ -80,6 +80,11 @@ pub enum Refusal {
     Spent,
     /// A deadline header cannot be read. 400.
     Unreadable,
+    /// An HTTP/1 request that two servers could understand differently, and what about it: not exactly one `Host` that can be
+    /// one, or a target that is neither a path nor a URI. 400, and the connection is closed.
+    Malformed(&'static str),
+    /// The body of an HTTP/1 request is coded in another way than chunked, once. 501, and the connection is closed.
+    Coding,
 }
 
 /// The cause of the end of a context whose caller's deadline has passed: the header that said it.
@@ -208,8 +213,14 @@ impl Refusal {
         match self {
             Refusal::TooLittleTime => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Spent => StatusCode::GATEWAY_TIMEOUT,
-            Refusal::Unreadable => StatusCode::BAD_REQUEST,
+            Refusal::Unreadable | Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
+            Refusal::Coding => StatusCode::NOT_IMPLEMENTED,
         }
+    }
+
+    /// Whether nothing that follows on the connection is to be believed.
+    pub(super) fn ends_connection(self) -> bool {
+        matches!(self, Refusal::Malformed(_) | Refusal::Coding)
     }
 }
 
@@ -240,6 +251,8 @@ impl fmt::Display for Refusal {
             Refusal::TooLittleTime => "the caller leaves too little time",
             Refusal::Spent => "the caller's time is over",
             Refusal::Unreadable => "a deadline header cannot be read",
+            Refusal::Malformed(what) => return write!(f, "malformed request: {what}"),
+            Refusal::Coding => "this transfer coding is not understood",
         })
     }
 }

@@ -53,6 +53,7 @@ use super::statistics::Statistics;
 /// | an HTTP/1 client that half-closes gets its answer | if the loop sets `half_close(true)`, and then its leaving is not noticed | if the loop sets `half_close(true)` | yes |
 /// | a silent peer | no | HTTP/1: by the system's keepalive | yes |
 /// | limits on first byte, handshake, header, idle, write stall, connections, streams | the loop's own | the loop's own | yes |
+/// | an HTTP/1 request without one `Host`, or coded in other ways than chunked, is refused | the loop's own | the loop's own | yes |
 /// | upgrades with a context of their own | no | no | yes |
 /// | the time spent sending the head counts against a caller's deadline (HTTP/1) | no | no | yes |
 /// | a cost only for what is used | a boxed handler and a clone of the service for each request | and a second handle on each socket | no second handle |

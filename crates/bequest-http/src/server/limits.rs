@@ -25,6 +25,9 @@ pub struct Limits {
     pub handshake: Duration,
     /// From the first byte of a request to the end of its header; on HTTP/2 also a half-sent preface, frame or header
     /// block on a connection that serves nothing else. Default 10 s. Reason `Limit("header")`.
+    ///
+    /// The engine bounds its size: 64 KiB and 100 lines on HTTP/1, on HTTP/2 16 KiB, in which each field counts 32 bytes more. The
+    /// answer to more is 431.
     pub header: Duration,
     /// Between two requests of one connection. On HTTP/2, frames that open no stream do not count as activity; sent by
     /// halves, they gain `header` at most. Default 60 s. Reason `Limit("idle")`.
@@ -93,5 +96,35 @@ impl Default for Limits {
             lingering_per_connection: 32,
             lingering: 1024,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_without_a_limit_by_default() {
+        let seconds = Duration::from_secs;
+        let limits = Limits::default();
+        for (limit, default) in [
+            (limits.first_byte, seconds(5)),
+            (limits.handshake, seconds(10)),
+            (limits.header, seconds(10)),
+            (limits.idle, seconds(60)),
+            (limits.request, seconds(30)),
+            (limits.body_idle, seconds(10)),
+            (limits.write_stall, seconds(30)),
+            (limits.unreachable, seconds(30)),
+            (limits.drain, seconds(10)),
+            (limits.drain_grace, seconds(2)),
+        ] {
+            assert_eq!(limit, default, "{limits:?}");
+        }
+        assert_eq!(
+            (limits.body_rate, limits.connections, limits.streams),
+            (500, 10_000, 200)
+        );
+        assert_eq!((limits.lingering_per_connection, limits.lingering), (32, 1024));
     }
 }

@@ -41,6 +41,7 @@ mod connection;
 mod disconnect;
 mod drive;
 mod exchange;
+mod form;
 mod frames;
 mod inbound;
 #[cfg(feature = "axum-serve")]

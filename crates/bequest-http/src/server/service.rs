@@ -154,7 +154,11 @@ where
             }
             this.begun = true;
             if let Some(refusal) = this.exchange.refusal() {
-                let answer = this.answer_with(refusal.status(), WhyStandIn::Refused(refusal));
+                let mut answer = this.answer_with(refusal.status(), WhyStandIn::Refused(refusal));
+                if refusal.ends_connection() {
+                    let close = HeaderValue::from_static("close");
+                    answer.headers_mut().insert(header::CONNECTION, close);
+                }
                 return Poll::Ready(Ok(answer));
             }
         }
@@ -295,7 +299,8 @@ impl<B: Send + 'static> Drop for Exchanging<B> {
 fn grpc_status(why: &WhyStandIn<'_>) -> GrpcStatus {
     let code = match why {
         WhyStandIn::Ended(end) => return GrpcStatus::of(end),
-        WhyStandIn::Refused(Refusal::Unreadable) | WhyStandIn::Panicked(_) => grpc::INTERNAL,
+        WhyStandIn::Refused(Refusal::Unreadable | Refusal::Malformed(_) | Refusal::Coding) => grpc::INTERNAL,
+        WhyStandIn::Panicked(_) => grpc::INTERNAL,
         WhyStandIn::Refused(_) => grpc::DEADLINE_EXCEEDED,
         WhyStandIn::Failed(_) => grpc::UNKNOWN,
     };

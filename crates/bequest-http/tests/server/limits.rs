@@ -11,7 +11,9 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
 
-use super::common::{Event, Http1, Http2, RawHttp2, TestClock, TestServer, full, guard, probe, until};
+use super::common::{
+    Event, Http1, Http2, RawHttp2, TestClock, TestServer, full, guard, http2_bytes, probe, until,
+};
 
 const STEP: Duration = Duration::from_millis(500);
 const SECOND: Duration = Duration::from_secs(1);
@@ -131,6 +133,19 @@ async fn half_a_header_block_on_http2_is_closed_at_the_header_limit() {
 
 #[tokio::test]
 async fn a_header_that_trickles_is_closed_all_the_same() {
+    trickles(b"GET / HTTP/1.1\r\nx: ", b"a").await;
+}
+
+#[tokio::test]
+async fn a_header_block_of_http2_that_trickles_is_closed_all_the_same() {
+    let opening = http2_bytes::frame(RawHttp2::SETTINGS, 0, 0, &[]);
+    // A frame as long as it may be, whose block comes by and by.
+    let headers = http2_bytes::frame(RawHttp2::HEADERS, RawHttp2::END_HEADERS, 1, &[0; 16_384]);
+    trickles(&[RawHttp2::PREFACE, &opening, &headers[..9]].concat(), b"a").await;
+}
+
+/// Sends `opening`, and then the same bit again and again, until the connection is closed at the header limit.
+async fn trickles(opening: &[u8], bit: &[u8]) {
     let clock = TestClock::new();
     let mut server = server(
         &clock,
@@ -141,7 +156,11 @@ async fn a_header_that_trickles_is_closed_all_the_same() {
     )
     .await;
     let mut client = Http1::connect(server.addr).await;
-    client.send("GET / HTTP/1.1\r\nx: ").await;
+    client
+        .stream
+        .write_all(opening)
+        .await
+        .expect("the socket takes it");
     let mut sent = 0;
     let closed = async {
         loop {
@@ -150,7 +169,7 @@ async fn a_header_that_trickles_is_closed_all_the_same() {
                 () = tokio::time::sleep(Duration::from_millis(1)) => {}
             }
             // The last writes may fail: the connection is being closed.
-            sent += usize::from(client.stream.write_all(b"a").await.is_ok());
+            sent += usize::from(client.stream.write_all(bit).await.is_ok());
         }
     };
     let (end, waited) = clock.step_until(STEP, "the limit", closed).await;
@@ -206,7 +225,7 @@ async fn frames_sent_by_halves_do_not_keep_an_idle_http2_connection_open() {
     };
     let mut server = server(&clock, limits).await;
     let mut client = RawHttp2::connect(server.addr).await;
-    let ping = super::common::http2_bytes::frame(RawHttp2::PING, 0, 0, b"are you?");
+    let ping = http2_bytes::frame(RawHttp2::PING, 0, 0, b"are you?");
     let (half, rest) = ping.split_at(12);
     // Whenever the limits are looked at, half a frame has come, and not long ago.
     while clock.elapsed() < 120 * SECOND && client.try_send(half).await {

@@ -19,6 +19,7 @@ mod inbound;
 #[cfg(feature = "axum-serve")]
 mod layers;
 mod limits;
+mod malformed;
 #[cfg(feature = "tls")]
 mod matrix;
 mod observe;

@@ -56,14 +56,11 @@ fn endless() -> Response<TestBody> {
     )
 }
 
+/// What handlers tell of the bodies that they have read.
+type Told = mpsc::UnboundedReceiver<(Context, Result<usize, String>)>;
+
 /// A server whose handlers read their body and tell the test how that ended; then they wait for the end of their context.
-async fn reader(
-    clock: &TestClock,
-    limits: Limits,
-) -> (
-    TestServer,
-    mpsc::UnboundedReceiver<(Context, Result<usize, String>)>,
-) {
+async fn reader(clock: &TestClock, limits: Limits) -> (TestServer, Told) {
     let (tell, told) = mpsc::unbounded_channel();
     let service = service_fn(move |request: Request<RequestBody>| {
         let tell = tell.clone();
@@ -145,14 +142,34 @@ async fn control_without_the_limit_a_body_that_stops_is_waited_for() {
     assert_eq!(client.answer().await.status, 200);
 }
 
-/// Sends a byte each second until the handler is done with the body.
-async fn trickle(limits: Limits) -> (Option<Reason>, usize) {
+async fn trickle_http1(limits: Limits) -> (Option<Reason>, usize) {
     let clock = TestClock::new();
-    let (server, mut told) = reader(&clock, limits).await;
+    let (server, told) = reader(&clock, limits).await;
     let mut client = Http1::connect(server.addr).await;
     client
         .send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 60\r\n\r\n")
         .await;
+    trickle(&clock, told, async |_| client.send("x").await).await
+}
+
+async fn trickle_http2(limits: Limits) -> (Option<Reason>, usize) {
+    let clock = TestClock::new();
+    let (server, told) = reader(&clock, limits).await;
+    let client = Http2::connect(server.addr).await;
+    let mut stream = client.begin(Method::POST, "/", false).await;
+    let ended = trickle(&clock, told, async |sent| {
+        let byte = Bytes::from_static(b"x");
+        stream.body.send_data(byte, sent == 60).expect("a window");
+    });
+    ended.await
+}
+
+/// Sends a byte each second until the handler is done with the body; `send` is told which one it is.
+async fn trickle(
+    clock: &TestClock,
+    mut told: Told,
+    mut send: impl AsyncFnMut(usize),
+) -> (Option<Reason>, usize) {
     let mut sent = 0;
     let (ctx, _) = guard("the handler to be done", async {
         loop {
@@ -163,8 +180,8 @@ async fn trickle(limits: Limits) -> (Option<Reason>, usize) {
                 () = tokio::time::sleep(Duration::from_millis(5)) => {}
             }
             clock.advance(SECOND);
-            client.send("x").await;
             sent += 1;
+            send(sent).await;
         }
     })
     .await;
@@ -179,12 +196,13 @@ async fn a_body_that_trickles_is_cut_at_the_body_rate() {
         body_rate: 500,
         ..unlimited()
     };
-    let (reason, sent) = trickle(limits).await;
-    assert_eq!(reason, Some(Reason::Limit("body rate")));
-    assert!(
-        (10..60).contains(&sent),
-        "a look each ten seconds of waiting, not {sent}"
-    );
+    for (reason, sent) in [trickle_http1(limits.clone()).await, trickle_http2(limits).await] {
+        assert_eq!(reason, Some(Reason::Limit("body rate")));
+        assert!(
+            (10..60).contains(&sent),
+            "a look each ten seconds of waiting, not {sent}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -194,7 +212,8 @@ async fn control_without_a_rate_a_body_may_trickle() {
         body_rate: 0,
         ..unlimited()
     };
-    assert_eq!(trickle(limits).await.0, None);
+    assert_eq!(trickle_http1(limits.clone()).await.0, None);
+    assert_eq!(trickle_http2(limits).await.0, None);
 }
 
 #[tokio::test]
@@ -208,6 +227,32 @@ async fn a_client_of_http1_that_never_reads_is_closed_at_the_write_stall() {
     let mut server = TestServer::with(builder, clock.context(), service).await;
     let mut client = Http1::connect(server.addr).await;
     client.request("GET", "/").await;
+    let mut arrival = arrivals.next().await;
+    arrival.answer(endless());
+    let (end, waited) = clock.step_until(STEP, "the limit", server.events.closed()).await;
+    assert_eq!(end.reason(), Reason::Limit("write stall"));
+    assert!(waited >= 30 * SECOND);
+    assert_eq!(arrival.end().await.reason(), Reason::Limit("write stall"));
+}
+
+#[tokio::test]
+async fn a_client_of_http2_that_never_reads_is_closed_at_the_write_stall() {
+    let clock = TestClock::new();
+    let (service, mut arrivals) = probe();
+    let builder = Server::builder().limits(Limits {
+        write_stall: 30 * SECOND,
+        ..unlimited()
+    });
+    let mut server = TestServer::with(builder, clock.context(), service).await;
+    let mut client = RawHttp2::connect(server.addr).await;
+    // Windows as large as can be: what keeps the server from writing is the socket.
+    let (largest, more) = (0x7fff_ffff_u32, 0x7fff_ffff_u32 - 0xffff);
+    let window = [&[0, 4][..], &largest.to_be_bytes()].concat();
+    client.frame(RawHttp2::SETTINGS, 0, 0, &window).await;
+    client
+        .frame(RawHttp2::WINDOW_UPDATE, 0, 0, &more.to_be_bytes())
+        .await;
+    client.get(1, "/").await;
     let mut arrival = arrivals.next().await;
     arrival.answer(endless());
     let (end, waited) = clock.step_until(STEP, "the limit", server.events.closed()).await;

@@ -31,7 +31,7 @@ pub(in crate::server) const FRESH: Duration = Duration::from_secs(1);
 /// The limit on how long a reader may leave the last word of a stream untaken that the shutdown has ended.
 const LAST_WORD: &str = "last word";
 
-/// The most that HTTP/1 buffers of what a client sent, and so the largest header.
+/// The largest header of HTTP/1, and when its engine stops to ask for more of what a client sends.
 const HTTP1_BUFFER: usize = 64 * 1024;
 
 /// Reports the close on every way out.
@@ -69,7 +69,8 @@ impl Connection {
                 let mut builder = http1::Builder::new();
                 // The end of what a client sends is this server's to judge, not the engine's.
                 builder.half_close(true);
-                builder.header_read_timeout(None).max_buf_size(HTTP1_BUFFER);
+                builder.header_read_timeout(None);
+                builder.max_buf_size(HTTP1_BUFFER).max_header_size(HTTP1_BUFFER);
                 let http = builder.serve_connection(TokioIo::new(wire), service);
                 let mut http = Box::pin(http.with_upgrades());
                 let over = drive(self, http.as_mut(), attendant).await;

@@ -106,11 +106,13 @@ pub(crate) struct Frame {
 
 impl RawHttp2 {
     pub(crate) const PREFACE: &'static [u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    pub(crate) const DATA: u8 = 0;
     pub(crate) const HEADERS: u8 = 1;
     pub(crate) const RST_STREAM: u8 = 3;
     pub(crate) const SETTINGS: u8 = 4;
     pub(crate) const PING: u8 = 6;
     pub(crate) const GOAWAY: u8 = 7;
+    pub(crate) const WINDOW_UPDATE: u8 = 8;
     pub(crate) const END_STREAM: u8 = 1;
     pub(crate) const END_HEADERS: u8 = 4;
     pub(crate) const ACK: u8 = 1;
@@ -244,6 +246,18 @@ pub(crate) mod http2_bytes {
         bytes.extend_from_slice(&stream.to_be_bytes());
         bytes.extend_from_slice(payload);
         bytes
+    }
+
+    /// A field of a header block, in the plainest coding there is.
+    pub(crate) fn field(name: &str, value: &str) -> Vec<u8> {
+        let text = |text: &str| {
+            [
+                &[u8::try_from(text.len()).expect("a short text")],
+                text.as_bytes(),
+            ]
+            .concat()
+        };
+        [vec![0], text(name), text(value)].concat()
     }
 
     pub(crate) fn get(stream: u32, path: &str) -> Vec<u8> {
