@@ -139,11 +139,22 @@ impl<R> RequestBody<R> {
 }
 
 impl<R> RequestBody<R> {
-    /// Ends the context with this limit, and makes an error of that.
-    fn too_slow(&self, limit: &'static str) -> BoxError {
+    /// Ends the context for this reason, and makes an error of that.
+    fn end_of(&self, reason: Reason) -> BoxError {
         let exchange = &self.exchange.0;
-        exchange.tell(Reason::Limit(limit));
-        exchange.context().err().map_or_else(|| limit.into(), Into::into)
+        exchange.tell(reason);
+        let end = exchange.context().err();
+        end.map_or_else(|| reason.to_string().into(), Into::into)
+    }
+}
+
+impl<R: Body> RequestBody<R> {
+    /// Whether what the engine hands out as the end is none: to a reset that says that there is no error it makes an end of
+    /// the body, and a handler would keep half of what it was sent.
+    fn is_broken_off(&self) -> bool {
+        let exchange = &self.exchange.0;
+        let is_engines = exchange.version() == Version::HTTP_2 && !exchange.conn().is_elsewhere();
+        is_engines && !self.incoming.is_end_stream()
     }
 }
 
@@ -164,13 +175,16 @@ where
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 ready!(this.pace.poll_idle(cx, &this.exchange.0));
-                return Poll::Ready(Some(Err(this.too_slow("body idle"))));
+                return Poll::Ready(Some(Err(this.end_of(Reason::Limit("body idle")))));
             }
         };
+        if frame.is_none() && this.is_broken_off() {
+            return Poll::Ready(Some(Err(this.end_of(Reason::StreamReset))));
+        }
         let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
         if let Some(bytes) = bytes {
             if !this.pace.came(bytes.len(), server) {
-                return Poll::Ready(Some(Err(this.too_slow("body rate"))));
+                return Poll::Ready(Some(Err(this.end_of(Reason::Limit("body rate")))));
             }
         }
         Poll::Ready(frame.map(|frame| {

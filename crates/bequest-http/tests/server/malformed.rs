@@ -1,7 +1,7 @@
 //! Requests of HTTP/2 that are malformed: what another server would make a request of HTTP/1 of, and not the one that was meant.
 //! The refusals are the engine's, asserted through our loop.
 
-use super::common::{Http1, RawHttp2, http2_bytes, until};
+use super::common::{Http1, RawHttp2, guard, http2_bytes, until};
 use super::smuggling::{Served, reader};
 
 /// Fields behind an ordinary `POST /first` that make a request of HTTP/2 malformed (RFC 9113, 8.1.1 to 8.2.3).
@@ -187,6 +187,30 @@ async fn a_body_of_http2_that_is_not_as_long_as_it_says_is_reset() {
             served.iter().all(|(_, read)| read.is_none()),
             "{body:?}: {served:?}"
         );
+    }
+}
+
+#[tokio::test]
+async fn s8_a_reset_is_no_end_of_a_body_whatever_it_says() {
+    for code in [
+        h2::Reason::NO_ERROR,
+        h2::Reason::CANCEL,
+        h2::Reason::INTERNAL_ERROR,
+    ] {
+        let (server, mut told) = reader().await;
+        let mut client = RawHttp2::connect(server.addr).await;
+        let head = block(&ORDINARY);
+        client
+            .frame(RawHttp2::HEADERS, RawHttp2::END_HEADERS, 1, &head)
+            .await;
+        client.frame(RawHttp2::DATA, 0, 1, b"half").await;
+        until("the handler", || server.statistics.snapshot().requests == 1).await;
+        let code = u32::from(code).to_be_bytes();
+        client.frame(RawHttp2::RST_STREAM, 0, 1, &code).await;
+        let (_, read) = guard("the handler to hear", told.recv())
+            .await
+            .expect("a handler");
+        assert_eq!(read, None, "{code:?}");
     }
 }
 
