@@ -351,6 +351,31 @@ async fn control_without_the_limit_nobody_finds_out() {
     assert!(!arrival.ctx.is_done());
 }
 
+/// On HTTP/1 it is the system that asks. The server's own clock stands still here, so that no limit of its own can pass; the
+/// system's word is what is left.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[tokio::test]
+async fn a_peer_of_http1_that_the_system_gives_up_is_unreachable() {
+    let clock = TestClock::new();
+    let (service, mut arrivals) = probe();
+    let limits = Limits {
+        unreachable: Duration::from_millis(1),
+        write_stall: Duration::from_millis(1),
+        ..unlimited()
+    };
+    let builder = Server::builder().limits(limits);
+    let mut server = TestServer::with(builder, clock.context(), service).await;
+    let mut client = Http1::connect(server.addr).await;
+    client.request("GET", "/").await;
+    let mut arrival = arrivals.next().await;
+    // Bytes that stay unacknowledged for want of room, for longer than the system is told to wait.
+    arrival.answer(endless());
+    assert_eq!(arrival.end().await.reason(), Reason::Unreachable);
+    assert_eq!(arrival.peer.state(), PeerState::Unreachable);
+    assert_eq!(server.events.closed().await.reason(), Reason::Unreachable);
+    drop(client);
+}
+
 #[tokio::test]
 async fn a_peer_of_http2_that_answers_its_pings_is_there() {
     let clock = TestClock::new();
