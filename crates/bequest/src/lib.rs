@@ -27,6 +27,7 @@
 //! | [`CancelScope`] | the owner of what [`with_cancel`](Context::with_cancel) and its kin make; dropping it cancels |
 //! | [`Canceller`] | the right to cancel, without ownership |
 //! | [`Canceled`] | the error: [`Kind`], [`Reason`], cause, origin, scope |
+//! | [`Label`] | name and reason of scopes that are made by the million |
 //! | [`Key`] | the name under which a value of one type travels |
 //! | [`AfterFunc`] | a callback for the end |
 //! | `Group` | tasks that end together (feature `tokio`) |
@@ -42,7 +43,7 @@
 //! 3. A dropped scope or handle unregisters itself. Nothing leaks under an immortal parent.
 //! 4. Wakers, callbacks and destructors run outside every lock. Cancel and drop are loops, for any depth and width.
 //! 5. Whatever reads quickly agrees with whatever waits: after `is_done()` is true, `done()` is ready.
-//! 6. What is not used is not paid for: no timer until somebody looks or waits, no thread until a timer, no list of
+//! 6. What is not used is not paid for: no timer until somebody looks twice or waits, no thread until a timer, no list of
 //!    contexts until it is switched on.
 //!
 //! # Cancel safety
@@ -70,6 +71,7 @@ mod context;
 mod deadline;
 mod done;
 mod key;
+mod label;
 mod reason;
 mod scope;
 mod sync;
@@ -102,6 +104,7 @@ pub use crate::done::{Done, DoneOwned, Run, RunOwned, Sleep, Timeout};
 #[cfg(feature = "tokio")]
 pub use crate::group::{Group, GroupError};
 pub use crate::key::{Codec, Key};
+pub use crate::label::Label;
 pub use crate::reason::{Reason, Signal};
 pub use crate::scope::{CancelScope, Canceller};
 #[cfg(feature = "tokio-util")]

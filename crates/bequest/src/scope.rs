@@ -7,8 +7,9 @@ use std::ops::Deref;
 use std::panic::Location;
 use std::sync::{Arc, OnceLock};
 
-use crate::canceled::{Cause, ScopeId};
+use crate::canceled::{Canceled, Cause, ScopeId};
 use crate::key::Key;
+use crate::label::Label;
 use crate::tree::{Blame, NodeRef};
 use crate::{Context, Reason};
 
@@ -132,9 +133,35 @@ impl CancelScope {
         self.node().is_unobserved()
     }
 
+    /// How it has ended, as far as that is written down: without a look at the clock, so that a deadline counts only once
+    /// somebody has looked at it, or waits for it, since it has passed.
+    ///
+    /// For an owner who asks whether *somebody has cancelled*. Whoever does the work asks [`err`](Context::err).
+    ///
+    /// ```
+    /// # use bequest::{Context, Reason};
+    /// # use std::time::Duration;
+    /// let scope = Context::background().with_timeout(Duration::ZERO);
+    /// assert!(scope.known_end().is_none());
+    /// assert!(scope.is_done());
+    /// assert_eq!(scope.known_end().unwrap().reason(), Reason::Deadline);
+    /// ```
+    pub fn known_end(&self) -> Option<Canceled> {
+        self.node().known_end()
+    }
+
     /// Gives the scope a name, which its errors, `Debug` and the list of live contexts show.
     pub fn named(self, name: &'static str) -> CancelScope {
         self.node().set_name(name);
+        self
+    }
+
+    /// Gives the scope the name and the reason of a [`Label`], in one step and without memory of its own.
+    ///
+    /// To be called right after the derivation; errors and lists then show the label's line in place of that one. What is
+    /// said of the scope afterwards holds.
+    pub fn labelled(self, label: &'static Label) -> CancelScope {
+        self.node().set_label(label);
         self
     }
 

@@ -26,6 +26,7 @@ use super::observe::is_departure;
 use super::pace::Pace;
 use super::panic;
 use super::service::{Verdict, oversee};
+use super::streams;
 use crate::wire::grpc::GrpcStatus;
 
 /// The body of a request, as handlers get it.
@@ -103,6 +104,8 @@ struct Watch {
     complete: bool,
     /// Whether nothing of it is to be sent (invariant 3).
     is_withheld: bool,
+    /// Whether it has taken more than one frame, so that the stream may have to wait for the client to take one.
+    is_open_ended: bool,
     /// How many bytes the head announced, if it did.
     announced: Option<u64>,
     /// How many bytes were handed over.
@@ -243,6 +246,7 @@ impl<B: Body> ResponseBody<B> {
                 exchange: exchange.clone(),
                 complete: true,
                 is_withheld: false,
+                is_open_ended: false,
                 announced: None,
                 sent: 0,
                 shutdown: AtShutdown::GoesOn,
@@ -358,6 +362,7 @@ impl Watch {
             exchange,
             complete,
             is_withheld: false,
+            is_open_ended: false,
             announced,
             sent: 0,
             shutdown: AtShutdown::GoesOn,
@@ -384,6 +389,10 @@ impl Watch {
         let announced_is_out = self.announced.is_some_and(|announced| self.sent >= announced);
         // Trailers come last, and hyper does not ask for more after them.
         self.complete |= last || announced_is_out || frame.is_trailers();
+        if !self.complete && !self.is_open_ended {
+            self.is_open_ended = true;
+            streams::waits(&self.exchange);
+        }
     }
 
     /// Takes note of the server's shutdown, if the body ends with that: the context ends before the body is polled again.

@@ -224,9 +224,9 @@ impl Exchange {
 
     /// Records the status that goes to the client.
     pub(super) fn answered(&self, status: StatusCode) {
-        // On HTTP/1 only the connection can leave, and to know that takes no look at the clock.
+        // On HTTP/1 only the connection can leave. No deadline matters here, so the clock is not looked at.
         let may_be_late = self.version == Version::HTTP_2 || self.conn.peer().state() != PeerState::Open;
-        let ended = may_be_late.then(|| self.scope.err()).flatten();
+        let ended = may_be_late.then(|| self.scope.known_end()).flatten();
         let late = ended.is_some_and(|end| is_departure(end.reason()));
         self.conn.answers_upgrade(&self.method, status);
         self.late.store(late, Relaxed);
@@ -235,14 +235,15 @@ impl Exchange {
 
     /// Records bytes of body that go to the client.
     pub(super) fn sent(&self, bytes: u64) {
-        self.bytes.fetch_add(bytes, Relaxed);
+        // Not an atomic addition, as one body writes.
+        self.bytes.store(self.bytes.load(Relaxed) + bytes, Relaxed);
     }
 
     /// The connection has come for the next frame of the response, or has been given one.
     pub(super) fn hands_out(&self, given: bool) {
         self.untaken.store(given, Relaxed);
         if given {
-            self.frames.fetch_add(1, Relaxed);
+            self.frames.store(self.frames.load(Relaxed) + 1, Relaxed);
         }
     }
 

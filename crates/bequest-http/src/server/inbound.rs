@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bequest::{CancelScope, Context, Reason};
+use bequest::{CancelScope, Context, Label, Reason};
 use http::request::Parts;
 use http::{HeaderName, StatusCode};
 
@@ -180,6 +180,9 @@ impl Inbound {
     }
 }
 
+/// Of every request whose limit is the server's.
+static REQUEST: Label = Label::new("request").reason(Reason::Limit("request"));
+
 fn limited(conn: &Connection, began: Duration, limit: Duration) -> CancelScope {
     let context = conn.context();
     let scope = match conn.server().stopwatch.instant(began.saturating_add(limit)) {
@@ -187,7 +190,7 @@ fn limited(conn: &Connection, began: Duration, limit: Duration) -> CancelScope {
         Some(at) => context.with_deadline(at),
         None => context.with_timeout(limit),
     };
-    scope.named("request").reason(Reason::Limit("request"))
+    scope.labelled(&REQUEST)
 }
 
 impl Trusted {

@@ -31,6 +31,7 @@ use super::inbound::Refusal;
 use super::observe::{WhyDropped, WhyStandIn, is_departure};
 use super::panic;
 use super::peer::Peer;
+use super::streams;
 use crate::wire::grpc::{self, GrpcStatus};
 
 /// A service as this crate calls it: once for each request, owned, its answer boxed. Every fitting tower service is one.
@@ -94,7 +95,6 @@ impl<B: Send + 'static> Exchanging<B> {
     {
         let (mut parts, incoming) = request.into_parts();
         let exchange = Arc::new(Exchange::begin(conn.clone(), &parts));
-        conn.starts(&exchange);
         if exchange.refusal().is_some() {
             return Exchanging {
                 handler: None,
@@ -173,6 +173,7 @@ where
         }
         let overseer = this.overseer.get_or_insert_with(|| {
             this.exchange.conn().arm();
+            streams::waits(&this.exchange);
             Box::pin(oversee(this.exchange.clone()))
         });
         let verdict = std::task::ready!(overseer.as_mut().poll(cx));

@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
-use bequest::Context;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
@@ -76,16 +75,17 @@ fn bounded(limits: &Limits) -> Option<Duration> {
     (limits.unreachable < LONGEST).then_some(limits.unreachable)
 }
 
-/// The server's clock, as hyper reads it.
+/// The server's clock, as hyper reads it: for each frame that comes, to know since when the peer has been silent. For that
+/// the time at which the connection was polled is near enough.
 #[derive(Debug)]
-pub(super) struct Timer(pub(super) Arc<Context>);
+pub(super) struct Timer(pub(super) Arc<Connection>);
 
 /// A wait on that clock.
 struct Pause(Pin<Box<dyn Future<Output = ()> + Send + Sync>>);
 
 impl hyper::rt::Timer for Timer {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        let clock = self.0.clone();
+        let clock = self.0.server().clock.clone();
         Box::pin(Pause(Box::pin(async move {
             // The clock's context never ends, so the only outcome is that the time has passed.
             let _ = clock.sleep(duration).await;
@@ -93,11 +93,11 @@ impl hyper::rt::Timer for Timer {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        self.sleep(deadline.saturating_duration_since(self.0.now()))
+        self.sleep(deadline.saturating_duration_since(self.0.server().clock.now()))
     }
 
     fn now(&self) -> Instant {
-        self.0.now()
+        self.0.instant_of_poll()
     }
 }
 

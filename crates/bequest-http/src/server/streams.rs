@@ -11,7 +11,9 @@
 //!
 //! 1. What first polls take of one poll of the connection is bounded: beyond [`LONG`] streams become tasks unpolled.
 //! 2. Nothing is lost by a first poll: a stream that waits is polled again by its task, which is the one that is woken.
+//! 3. Whoever polls a stream takes the word that its exchange may have left in [`WAITS`], so that it is of this poll.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -20,6 +22,7 @@ use std::task::{Context as TaskContext, Poll, Waker, ready};
 use std::time::Duration;
 
 use bequest::Reason;
+use http::Version;
 
 use super::connection::Connection;
 use super::exchange::Exchange;
@@ -42,7 +45,13 @@ pub(super) struct FirstPolls {
     skip: AtomicU32,
 }
 
+thread_local! {
+    /// The exchange that has said last, in the present poll of its stream, that it waits for something (invariant 3).
+    static WAITS: Cell<Option<Weak<Exchange>>> = const { Cell::new(None) };
+}
+
 /// Looks after the writes of one stream.
+#[derive(Default)]
 struct Stall {
     exchange: Option<Weak<Exchange>>,
     /// The frame on which the stream sits, and how long it still may. No time runs while it sits on none.
@@ -63,6 +72,7 @@ where
 {
     fn execute(&self, stream: F) {
         let mut stream = Box::pin(stream);
+        let mut stall = Stall::default();
         if self.0.first_polls().begin() {
             // Whoever it is that would be woken (invariant 2): its task polls it again.
             let mut cx = TaskContext::from_waker(Waker::noop());
@@ -71,6 +81,7 @@ where
                 // It has let hyper look for a reset, and not begun yet.
                 polled = stream.as_mut().poll(&mut cx);
             }
+            stall.hear();
             if polled.is_ready() {
                 // Its exchange is finished by this.
                 drop(stream);
@@ -80,17 +91,16 @@ where
         }
         let conn = self.0.clone();
         let task = conn.server().tally.task();
-        // Streams are started one by one, each right after its exchange has begun.
-        let mut stall = Stall {
-            exchange: conn.take_started(),
-            sitting: None,
-        };
         // Not joined: the task guard is what shutdown waits for.
         drop(self.0.server().runtime.spawn(async move {
-            let served = poll_fn(|cx| match stream.as_mut().poll(cx) {
-                Poll::Ready(()) => Poll::Ready(()),
-                // The drop of the stream resets it.
-                Poll::Pending => stall.poll(cx),
+            let served = poll_fn(|cx| {
+                let polled = stream.as_mut().poll(cx);
+                stall.hear();
+                match polled {
+                    Poll::Ready(()) => Poll::Ready(()),
+                    // The drop of the stream resets it.
+                    Poll::Pending => stall.poll(cx),
+                }
             });
             // An end by the last step of the shutdown drops the stream, which says so itself.
             let _ = conn.server().dropping.run(served).await;
@@ -122,7 +132,22 @@ impl FirstPolls {
     }
 }
 
+/// Says that the stream of this exchange may come to wait: for its handler, or for the client to take its answer. Each
+/// part says so once. To be called in the poll of the stream.
+pub(super) fn waits(exchange: &Arc<Exchange>) {
+    if exchange.version() == Version::HTTP_2 && !exchange.conn().is_elsewhere() {
+        WAITS.set(Some(Arc::downgrade(exchange)));
+    }
+}
+
 impl Stall {
+    /// To be called after each poll of the stream.
+    fn hear(&mut self) {
+        if let Some(exchange) = WAITS.take() {
+            self.exchange = Some(exchange);
+        }
+    }
+
     /// Ready when the client has not taken a frame within the limit; the exchange is told of it before.
     fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
         let exchange = self.exchange.as_ref().and_then(Weak::upgrade);

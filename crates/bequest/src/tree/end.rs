@@ -95,8 +95,7 @@ pub(super) fn make_seen(node: Ptr, own: &Locked<'_>) -> Raw {
             .cast::<Location<'static>>()
     };
     // SAFETY: the lock is held.
-    let details = unsafe { node.details() };
-    let id = details.as_ref().map_or(0, |details| details.id);
+    let said = unsafe { node.said() };
     let was_called = word.addr() & TAGS == EXPLICIT;
     let end = Canceled::new(End {
         kind: Kind::Canceled,
@@ -108,8 +107,8 @@ pub(super) fn make_seen(node: Ptr, own: &Locked<'_>) -> Raw {
         cause: None,
         origin,
         was_called,
-        scope: LazyId::of(id),
-        name: details.and_then(|details| details.name),
+        scope: LazyId::of(said.id),
+        name: said.name,
         at: None,
     });
     let raw = Raw(end.into_raw());

@@ -20,6 +20,7 @@ use super::state::{self, HAS_AT, HAS_ENTRY, Kind, Word};
 use super::timer::{TimerKey, Timers};
 use super::wheel::Entry;
 use crate::canceled::Cause;
+use crate::label::Label;
 use crate::reason::Reason;
 use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use crate::sync::{self, EXPLORED};
@@ -40,7 +41,7 @@ pub(super) struct Node {
     /// Of a live node: the first who waits, guarded by the lock. Of one that has ended: the end, published with it
     /// (invariant 2).
     pub(super) tail: AtomicPtr<()>,
-    /// The line that made the node, or [`Details`], tagged. Written under the lock, once tagged never again.
+    /// The line that made the node; or its [`Label`] or [`Details`], each tagged. Written under the lock, details once.
     pub(super) origin: Guarded<()>,
 }
 
@@ -81,7 +82,7 @@ pub(super) struct Tether {
     target: Ptr,
 }
 
-/// What few nodes need. Guarded by the node's lock, but for `made_at`, which never changes.
+/// What few nodes need beyond a label. Guarded by the node's lock, but for `made_at`, which never changes.
 pub(super) struct Details {
     pub(super) made_at: &'static Location<'static>,
     /// Zero until it is asked for.
@@ -254,6 +255,7 @@ impl Ptr {
     pub(super) fn made_at(self) -> &'static Location<'static> {
         match untag(self.origin.load(Ordering::Acquire)) {
             Origin::Line(line) => line,
+            Origin::Label(label) => label.made_at,
             // SAFETY: details live as long as their node, and this field never changes.
             Origin::Details(details) => unsafe { (*details).made_at },
         }
@@ -261,7 +263,7 @@ impl Ptr {
 
     #[inline]
     pub(super) fn has_details(self) -> bool {
-        self.origin.load(Ordering::Relaxed).addr() & TAG != 0
+        self.origin.load(Ordering::Relaxed).addr() & DETAILS != 0
     }
 
     /// The details, if there are any. Under the node's lock.
@@ -271,10 +273,59 @@ impl Ptr {
     /// The caller has the node's lock, or the node to itself, and uses the reference no longer than that.
     pub(super) unsafe fn details<'l>(self) -> Option<&'l mut Details> {
         match untag(self.origin.load(Ordering::Relaxed)) {
-            Origin::Line(_) => None,
+            Origin::Line(_) | Origin::Label(_) => None,
             // SAFETY: they live as long as their node, and the lock makes this the only reference.
             Origin::Details(details) => Some(unsafe { &mut *details }),
         }
+    }
+
+    /// What the node's owner has said of it, in a label or one by one. Under the node's lock.
+    ///
+    /// # Safety
+    ///
+    /// As [`details`](Ptr::details).
+    pub(super) unsafe fn said<'l>(self) -> Said<'l> {
+        match untag(self.origin.load(Ordering::Relaxed)) {
+            Origin::Line(_) => Said {
+                id: 0,
+                name: None,
+                reason: Reason::Deadline,
+                cause: None,
+            },
+            Origin::Label(label) => Said {
+                id: 0,
+                name: Some(label.name),
+                reason: label.reason,
+                cause: None,
+            },
+            Origin::Details(details) => {
+                // SAFETY: as in `details`.
+                let details = unsafe { &*details };
+                Said {
+                    id: details.id,
+                    name: details.name,
+                    reason: details.reason,
+                    cause: details.cause.as_ref(),
+                }
+            }
+        }
+    }
+
+    /// Gives the node a label, in place of what was said before. Under the node's lock.
+    ///
+    /// # Safety
+    ///
+    /// As [`details`](Ptr::details).
+    pub(super) unsafe fn set_label(self, label: &'static Label) {
+        // SAFETY: as the caller promises.
+        if let Some(details) = unsafe { self.details() } {
+            (details.name, details.reason) = (Some(label.name), label.reason);
+            return;
+        }
+        let label = ptr::from_ref(label).cast_mut().cast::<()>();
+        // Release: pairs with the Acquire load in `made_at`, which takes no lock.
+        self.origin
+            .store(label.map_addr(|address| address | LABEL), Ordering::Release);
     }
 
     /// The details, made if there were none. Under the node's lock.
@@ -285,11 +336,11 @@ impl Ptr {
     pub(super) unsafe fn details_or_new<'l>(self) -> &'l mut Details {
         let details = match untag(self.origin.load(Ordering::Relaxed)) {
             Origin::Details(details) => details,
-            Origin::Line(made_at) => {
-                let details = Box::into_raw(Box::new(Details::of(made_at)));
+            origin => {
+                let details = Box::into_raw(Box::new(Details::after(&origin)));
                 // Release: pairs with the Acquire load in `made_at`, which takes no lock.
                 self.origin.store(
-                    details.cast::<()>().map_addr(|address| address | TAG),
+                    details.cast::<()>().map_addr(|address| address | DETAILS),
                     Ordering::Release,
                 );
                 details
@@ -306,7 +357,7 @@ impl Ptr {
     /// The caller has the node to itself and is about to free it.
     pub(super) unsafe fn take_details(self) -> Option<Box<Details>> {
         match untag(self.origin.load(Ordering::Relaxed)) {
-            Origin::Line(_) => None,
+            Origin::Line(_) | Origin::Label(_) => None,
             // SAFETY: made by `Box::into_raw` above, and taken once, since the node is freed once.
             Origin::Details(details) => Some(unsafe { Box::from_raw(details) }),
         }
@@ -314,30 +365,51 @@ impl Ptr {
 }
 
 impl Details {
-    fn of(made_at: &'static Location<'static>) -> Details {
+    fn after(origin: &Origin) -> Details {
+        let (made_at, name, reason) = match origin {
+            Origin::Line(made_at) => (*made_at, None, Reason::Deadline),
+            Origin::Label(label) => (label.made_at, Some(label.name), label.reason),
+            Origin::Details(_) => unreachable!("details are made once"),
+        };
         Details {
             made_at,
             id: 0,
-            name: None,
-            reason: Reason::Deadline,
+            name,
+            reason,
             cause: None,
         }
     }
 }
 
+/// What [`Ptr::said`] reads.
+pub(super) struct Said<'l> {
+    /// Zero if nobody has asked for it.
+    pub(super) id: u64,
+    pub(super) name: Option<&'static str>,
+    /// Reason and cause of the own deadline's passing.
+    pub(super) reason: Reason,
+    pub(super) cause: Option<&'l Cause>,
+}
+
 enum Origin {
     Line(&'static Location<'static>),
+    Label(&'static Label),
     Details(*mut Details),
 }
 
-const TAG: usize = 1;
+const DETAILS: usize = 1;
+const LABEL: usize = 2;
+const _: () =
+    assert!(align_of::<Location<'_>>() > (DETAILS | LABEL) && align_of::<Label>() > (DETAILS | LABEL));
 
 fn untag(origin: *mut ()) -> Origin {
-    if origin.addr() & TAG == 0 {
+    let bare = origin.map_addr(|address| address & !(DETAILS | LABEL));
+    match origin.addr() & (DETAILS | LABEL) {
+        DETAILS => Origin::Details(bare.cast()),
+        // SAFETY: such an origin is the `&'static Label` that `set_label` put there.
+        LABEL => Origin::Label(unsafe { &*bare.cast::<Label>() }),
         // SAFETY: an untagged origin is the `&'static Location` that `Node::new` put there.
-        Origin::Line(unsafe { &*origin.cast::<Location<'static>>() })
-    } else {
-        Origin::Details(origin.map_addr(|address| address & !TAG).cast())
+        _ => Origin::Line(unsafe { &*bare.cast::<Location<'static>>() }),
     }
 }
 

@@ -20,7 +20,6 @@ use super::walk::Event;
 use super::{Blame, NodeRef, record};
 use crate::canceled::{Canceled, End, Kind, LazyId, ScopeId};
 use crate::inspect;
-use crate::reason::Reason;
 use crate::sync::atomic::Ordering;
 
 /// What one walk marks with, and what it brings home.
@@ -145,12 +144,11 @@ impl Marks {
     /// An end that begins at this node: somebody's blame, or its own deadline.
     fn own_end(&mut self, ptr: Ptr, blame: Option<&Blame>) -> Raw {
         // SAFETY: the caller has the lock.
-        let details = unsafe { ptr.details() };
-        let id = details.as_ref().map_or(0, |details| details.id);
-        let name = details.as_ref().and_then(|details| details.name);
+        let said = unsafe { ptr.said() };
+        let name = said.name;
         // The list of ends shows it at once, so there is nothing to put off.
         let is_listed = ptr.state.load() & LISTED != 0;
-        let scope = match id {
+        let scope = match said.id {
             0 if is_listed => ScopeId::next().into(),
             id => LazyId::of(id),
         };
@@ -158,10 +156,8 @@ impl Marks {
         let end = match blame {
             None => End {
                 kind: Kind::DeadlineExceeded,
-                reason: details
-                    .as_ref()
-                    .map_or(Reason::Deadline, |details| details.reason),
-                cause: details.and_then(|details| details.cause.clone()),
+                reason: said.reason,
+                cause: said.cause.cloned(),
                 origin: ptr.made_at(),
                 was_called: false,
                 scope,

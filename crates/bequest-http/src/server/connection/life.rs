@@ -84,7 +84,7 @@ impl Connection {
                 self.is_http2.store(true, Relaxed);
                 let mut builder = http2::Builder::new(Streams::new(self.clone()));
                 builder.max_concurrent_streams(self.server.limits.streams);
-                builder.timer(silence::Timer(self.server.clock.clone()));
+                builder.timer(silence::Timer(self.clone()));
                 builder.keep_alive_interval(silence::ping_interval(&self.server.limits));
                 // The answer is for `silence` to judge.
                 builder.keep_alive_timeout(silence::LONGEST);

@@ -9,8 +9,8 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use bequest::{CancelScope, Context, Reason};
 use http::{Method, StatusCode, Version};
@@ -18,7 +18,6 @@ use tokio::sync::Notify;
 
 use super::activity::{Activity, Stamp};
 use super::disconnect::Disconnect;
-use super::exchange::Exchange;
 use super::observe::ConnInfo;
 use super::outpost::Outpost;
 use super::peer::{HalfClose, PeerState, Presence};
@@ -52,8 +51,6 @@ pub(super) struct Connection {
     heard: AtomicBool,
     /// Whether the client has ever reset a stream. Written by whoever reads, before the engine hears of it.
     resets: AtomicBool,
-    /// The exchange that was begun last, until its stream is started. HTTP/2 only.
-    beginning: Mutex<Option<Weak<Exchange>>>,
     /// Of its streams. HTTP/2 only.
     first_polls: FirstPolls,
     /// The owner of the context of a protocol that the client asks to change to.
@@ -111,7 +108,6 @@ impl Connection {
             is_http2: AtomicBool::new(false),
             heard: AtomicBool::new(false),
             resets: AtomicBool::new(false),
-            beginning: Mutex::default(),
             first_polls: FirstPolls::default(),
             upgrade: Mutex::default(),
             switches: AtomicBool::new(false),
@@ -139,7 +135,11 @@ impl Connection {
 
     /// The task of the connection is polled anew.
     pub(super) fn begin_poll(&self) {
-        self.time_of_poll.clear();
+        match self.is_http2() {
+            // Its engine asks in each poll, to know since when the peer has been silent.
+            true => self.time_of_poll.set(self.server.stopwatch.now()),
+            false => self.time_of_poll.clear(),
+        }
     }
 
     /// The time, read once for each poll of the connection's task, and only to be asked there.
@@ -149,6 +149,14 @@ impl Connection {
         }
         self.time_of_poll.begin(|| self.server.stopwatch.now());
         self.time_of_poll.get().unwrap_or_default()
+    }
+
+    /// When the task was last polled, to be asked from anywhere.
+    pub(super) fn instant_of_poll(&self) -> Instant {
+        let polled = self.time_of_poll.get();
+        polled
+            .and_then(|polled| self.server.stopwatch.instant(polled))
+            .unwrap_or_else(|| self.server.clock.now())
     }
 
     /// How much of the present poll had gone by when a request of it was ended last.
@@ -206,18 +214,6 @@ impl Connection {
     /// Whether the client has ever reset a stream.
     pub(super) fn resets(&self) -> bool {
         self.resets.load(Relaxed)
-    }
-
-    /// The next stream to be started is this exchange's.
-    pub(super) fn starts(&self, exchange: &Arc<Exchange>) {
-        if self.is_http2.load(Relaxed) {
-            *self.beginning() = Some(Arc::downgrade(exchange));
-        }
-    }
-
-    /// The exchange whose stream is being started.
-    pub(super) fn take_started(&self) -> Option<Weak<Exchange>> {
-        self.beginning().take()
     }
 
     /// A request asks for another protocol: makes the context of that.
@@ -383,10 +379,6 @@ impl Connection {
 
     fn upgrade(&self) -> MutexGuard<'_, Option<CancelScope>> {
         self.upgrade.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn beginning(&self) -> MutexGuard<'_, Option<Weak<Exchange>>> {
-        self.beginning.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -25,6 +25,7 @@ use super::Blame;
 use super::tell::{self, Callback};
 use crate::canceled::{Canceled, Cause, ScopeId};
 use crate::deadline::after;
+use crate::label::Label;
 use crate::reason::Reason;
 pub(crate) use node::Place;
 use node::{Birth, Node};
@@ -141,6 +142,10 @@ impl NodeRef {
 
     pub(crate) fn set_reason(&self, reason: Reason) {
         self.0.set_reason(reason);
+    }
+
+    pub(crate) fn set_label(&self, label: &'static Label) {
+        self.0.set_label(label);
     }
 
     pub(crate) fn set_cause(&self, cause: Cause) {
