@@ -15,6 +15,9 @@ use super::ready::Client;
 use super::tls::{Https, Tls};
 use crate::wire::Outbound;
 
+/// Longer than this is for ever.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// The settings of a client that is about to be made. Made by [`Client::builder`].
 #[must_use = "a builder does nothing until `build` is called"]
 #[derive(Clone, Debug, Default)]
@@ -40,6 +43,10 @@ pub struct Limits {
     /// From the call to the end of the answer's body, as a deadline below the caller's. Default 60 s. Reason
     /// `Limit("exchange")`.
     pub exchange: Duration,
+    /// How long a peer of HTTP/2 with exchanges open may be silent, though it is asked for a sign of life (PING) after half of
+    /// it: then the connection is closed, its exchanges fail, and the next one dials anew. Default 30 s; [`Duration::MAX`]:
+    /// for ever. On HTTP/1 a connection has one exchange, and goes with it.
+    pub unreachable: Duration,
     /// How long a connection is kept without use. Default 90 s.
     pub idle: Duration,
     /// How many connections of one host are kept without use. Default 32.
@@ -101,11 +108,18 @@ impl Builder {
 
     /// A client that dials with `connector`, for example one that speaks TLS.
     pub fn build_with<C: Connector>(self, connector: C) -> Client<C> {
+        let ping = Some(self.limits.unreachable / 2).filter(|half| *half < LONGEST);
         let pool = legacy::Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .http2_keep_alive_interval(ping)
+            .http2_keep_alive_timeout(ping.unwrap_or(LONGEST))
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(self.limits.idle)
             .pool_max_idle_per_host(self.limits.idle_per_host)
             .http2_only(self.is_http2)
+            // What comes late for a stream that was given up is an error of the peer's to the engine, which would close the
+            // connection after 1024 of those, with everybody else's exchanges on it.
+            .http2_max_local_error_reset_streams(None)
             .build(Dialler::new(connector, self.limits.clone(), self.is_http2));
         Client {
             pool,
@@ -122,6 +136,7 @@ impl Default for Limits {
         Limits {
             connect: Duration::from_secs(10),
             exchange: Duration::from_secs(60),
+            unreachable: Duration::from_secs(30),
             idle: Duration::from_secs(90),
             idle_per_host: 32,
             exchanges_per_host: 256,

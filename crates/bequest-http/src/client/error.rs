@@ -35,7 +35,7 @@ pub struct Error(Box<Failure>);
 pub enum Step {
     /// Waiting for its turn.
     Waiting,
-    /// Waiting for a connection: a new one, or one that becomes free.
+    /// Waiting for a connection: a new one, with its TLS handshake if it has one, or one that becomes free.
     Dialling,
     /// Sending the request.
     Sending,

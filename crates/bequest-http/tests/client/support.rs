@@ -70,6 +70,17 @@ impl Conn {
         String::from_utf8(head).expect("text").to_lowercase()
     }
 
+    /// Reads a body in chunks to its end.
+    pub(crate) async fn chunks(&mut self) {
+        let mut body = Vec::new();
+        guard("the end of a body", async {
+            while !body.ends_with(b"0\r\n\r\n") {
+                body.push(self.stream.read_u8().await.expect("a body"));
+            }
+        })
+        .await;
+    }
+
     pub(crate) async fn send(&mut self, text: &str) {
         self.stream
             .write_all(text.as_bytes())

@@ -26,6 +26,10 @@ use crate::wire::grpc::{DEADLINE_EXCEEDED, GrpcStatus};
 /// waits for: the stream is reset, and the status is DEADLINE_EXCEEDED or CANCELLED, made here. [`Ended`](crate::grpc::Ended)
 /// tells it from the same status sent by the peer.
 ///
+/// A channel of tonic's counts what comes late for calls that were given up as errors of the peer's, and closes its connection
+/// after 1024 of them, with everybody's calls on it. Where calls are cancelled often, tell it not to:
+/// `Endpoint::http2_max_local_error_reset_streams(None)`.
+///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 /// use bequest::Context;

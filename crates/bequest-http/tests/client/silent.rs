@@ -1,0 +1,82 @@
+//! A peer that falls silent: the network takes everything and gives nothing back, and nobody closes anything.
+
+use std::time::Duration;
+
+use bequest::Context;
+use bequest_http::client::{Client, Limits, Step};
+use bequest_http::server::{RequestBody, Server, service_fn};
+use bequest_test::proxy::{Faults, Proxy};
+use http::{Request, Response};
+use tokio::net::TcpListener;
+
+use super::support::{get, guard, outcome, start, text};
+
+async fn behind_a_network() -> (Proxy, String) {
+    let service = service_fn(|_: Request<RequestBody>| async { Response::new("here".to_owned()) });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        Server::builder()
+            .serve(listener, service, &Context::background())
+            .await
+    });
+    let proxy = Proxy::start(addr).await.unwrap();
+    let url = format!("http://{}/", proxy.address());
+    (proxy, url)
+}
+
+fn client(unreachable: Duration) -> Client {
+    let limits = Limits {
+        unreachable,
+        ..Limits::default()
+    };
+    Client::builder().http2().limits(limits).build()
+}
+
+#[tokio::test]
+async fn h6_a_connection_whose_peer_is_silent_is_closed_and_the_next_exchange_dials() {
+    let (proxy, url) = behind_a_network().await;
+    let client = client(Duration::from_millis(100));
+    let ctx = Context::background();
+    let warm = client.send(&ctx, get(url.clone())).await.unwrap();
+    assert_eq!(text(warm).await.unwrap(), "here");
+
+    proxy.both(Faults::none().black_hole());
+    let waits = start(&client, &ctx, get(url.clone()));
+    let error = outcome(waits).await.unwrap_err();
+    assert_eq!(error.step(), Step::Answering);
+    assert!(
+        error.canceled().is_none() && !error.used_up_budget(&ctx),
+        "{error}"
+    );
+    // The kernel goes on with what it was given as soon as it can; nobody waits for that.
+    proxy.both(Faults::none());
+    let next = guard("an answer", client.send(&ctx, get(url))).await.unwrap();
+    assert_eq!(text(next).await.unwrap(), "here");
+    assert_eq!(proxy.accepted(), 2, "on another connection");
+}
+
+#[tokio::test]
+async fn h6_control_whoever_does_not_ask_waits_on_the_dead_connection() {
+    let (proxy, url) = behind_a_network().await;
+    let (patient, asking) = (client(Duration::MAX), client(Duration::from_millis(100)));
+    let ctx = Context::background();
+    for client in [&patient, &asking] {
+        let warm = client.send(&ctx, get(url.clone())).await.unwrap();
+        text(warm).await.unwrap();
+    }
+    proxy.both(Faults::none().black_hole());
+    let waits = start(&patient, &ctx, get(url.clone()));
+    for _ in 0..3 {
+        // Each of these has found out by itself, and tried the next connection, which is as dead.
+        let failed = start(&asking, &ctx, get(url.clone()));
+        outcome(failed).await.unwrap_err();
+    }
+    assert!(!waits.is_finished());
+    // And gives the next one the same connection.
+    let late = Context::background().with_timeout(Duration::from_millis(50));
+    let next = start(&patient, &late, get(url));
+    assert!(outcome(next).await.unwrap_err().is_timeout());
+    assert_eq!(proxy.accepted(), 4);
+    waits.abort();
+}
