@@ -3,11 +3,11 @@
 //! # Invariants
 //!
 //! 1. An exchange is finished once: by the drop of its response body, or by the drop of its unfinished handler. Only
-//!    then are its contexts ended by the server, the gauges lowered and the observer told.
+//!    then are its contexts ended by the server, the observer told and its end counted.
 //! 2. The context ends by the first event; `finish` never overrides a reason that is there already.
 //! 3. Nothing is cancelled, observed or dropped under the lock of `route`.
 
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -89,7 +89,7 @@ impl Exchange {
     /// and given the values that the caller hands down and those that the program adds.
     pub(super) fn begin(conn: Arc<Connection>, head: &Parts) -> Exchange {
         let server = conn.server();
-        server.tally.requests.lift();
+        server.tally.begun.fetch_add(1, Relaxed);
         let task = conn.is_elsewhere().then(|| Mutex::new(Some(server.tally.task())));
         let began = conn.time_of_poll();
         let since = conn.request_began();
@@ -320,10 +320,11 @@ impl Exchange {
         if !is_unseen {
             return self.finish(Reason::ResponseEnded);
         }
-        if !self.finished.swap(true, Relaxed) {
+        // Not a swap, as nobody else has a handle.
+        if !self.finished.load(Relaxed) {
+            self.finished.store(true, Relaxed);
             self.conn.request_ended(now);
-            self.server().tally.served.fetch_add(1, Relaxed);
-            self.release();
+            self.release(&self.server().tally.served);
         }
     }
 
@@ -339,14 +340,14 @@ impl Exchange {
         let now = self.server().stopwatch.now();
         self.conn.request_ended(now);
         let end = self.scope.err().expect("cancelled above");
-        self.count(&end);
         self.report_finished(&end, now);
-        self.release();
+        self.release(self.counter(&end));
     }
 
-    /// Last, so that a gauge of zero says that all has been counted.
-    fn release(&self) {
-        self.server().tally.requests.lower();
+    /// Last, so that whoever sees that no request is being served sees what has become of each.
+    fn release(&self, counter: &AtomicU64) {
+        // Release: pairs with `Tally::requests`.
+        counter.fetch_add(1, Release);
         if let Some(task) = &self.task {
             let task = task.lock().unwrap_or_else(PoisonError::into_inner).take();
             drop(task);
@@ -415,16 +416,15 @@ impl Exchange {
         });
     }
 
-    fn count(&self, end: &Canceled) {
+    fn counter(&self, end: &Canceled) -> &AtomicU64 {
         let tally = &self.server().tally;
-        let counter = match end.reason() {
+        match end.reason() {
             Reason::ResponseEnded => &tally.served,
             Reason::Shutdown => &tally.shut_down,
             _ if end.is_timeout() => &tally.timed_out,
             reason if is_departure(reason) => &tally.client_gone,
-            _ => return,
-        };
-        counter.fetch_add(1, Relaxed);
+            _ => &tally.ended_otherwise,
+        }
     }
 
     /// A context with the values of `outer` that ends with its own limit or the server's shutdown.
@@ -450,7 +450,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         // Only if what was to finish it was never made: a panic in between.
         if !*self.finished.get_mut() {
-            self.server().tally.requests.lower();
+            self.server().tally.ended_otherwise.fetch_add(1, Release);
         }
     }
 }

@@ -72,7 +72,8 @@ pub(super) struct Exchanging<B: Send + 'static> {
     begun: bool,
     /// Whether hyper was given the time to look whether the stream has been reset already.
     looked: bool,
-    exchange: Arc<Exchange>,
+    /// `None` once the response's body has it.
+    exchange: Option<Arc<Exchange>>,
     /// Waits for the context's end and the time after it. Made when the handler first has to wait.
     overseer: Option<Pin<Box<dyn Future<Output = Verdict> + Send>>>,
 }
@@ -100,7 +101,7 @@ impl<B: Send + 'static> Exchanging<B> {
                 handler: None,
                 begun: false,
                 looked: false,
-                exchange,
+                exchange: Some(exchange),
                 overseer: None,
             };
         }
@@ -127,7 +128,7 @@ impl<B: Send + 'static> Exchanging<B> {
             handler: Some(handler),
             begun: false,
             looked: false,
-            exchange,
+            exchange: Some(exchange),
             overseer: None,
         }
     }
@@ -142,18 +143,18 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         if !this.begun {
-            if let Some(end) = this.exchange.is_too_late() {
-                this.exchange.finish(end.reason());
+            if let Some(end) = this.exchange().is_too_late() {
+                this.exchange().finish(end.reason());
                 return Poll::Ready(Err(Abandoned::Ended(end)));
             }
-            if !this.looked && this.exchange.conn().resets() {
+            if !this.looked && this.exchange().conn().resets() {
                 // hyper looks for a reset only behind a handler that waits, and drops this if there was one.
                 this.looked = true;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             this.begun = true;
-            if let Some(refusal) = this.exchange.refusal() {
+            if let Some(refusal) = this.exchange().refusal() {
                 let mut answer = this.answer_with(refusal.status(), WhyStandIn::Refused(refusal));
                 if refusal.ends_connection() {
                     let close = HeaderValue::from_static("close");
@@ -163,18 +164,20 @@ where
             }
         }
         let handler = this.handler.as_mut().expect("polled again after it was ready");
-        match panic::catch(|| handler.as_mut().poll(cx)) {
-            Ok(Poll::Ready(answer)) => {
-                this.handler = None;
-                return Poll::Ready(Ok(this.answer(answer)));
-            }
-            Ok(Poll::Pending) => {}
-            Err(panic) => return Poll::Ready(Ok(this.answer_panic(&panic))),
+        let mut polled = Poll::Pending;
+        // Written in place, as an answer is large.
+        if let Err(panic) = panic::catch(|| polled = handler.as_mut().poll(cx)) {
+            return Poll::Ready(Ok(this.answer_panic(&panic)));
         }
+        if let Poll::Ready(answer) = polled {
+            this.handler = None;
+            return Poll::Ready(Ok(this.answer(answer)));
+        }
+        let exchange = this.exchange.as_ref().expect("it has not answered");
         let overseer = this.overseer.get_or_insert_with(|| {
-            this.exchange.conn().arm();
-            streams::waits(&this.exchange);
-            Box::pin(oversee(this.exchange.clone()))
+            exchange.conn().arm();
+            streams::waits(exchange);
+            Box::pin(oversee(exchange.clone()))
         });
         let verdict = std::task::ready!(overseer.as_mut().poll(cx));
         Poll::Ready(this.give_up(verdict))
@@ -187,33 +190,33 @@ where
 {
     /// The exchange.
     pub(super) fn exchange(&self) -> &Arc<Exchange> {
-        &self.exchange
+        self.exchange.as_ref().expect("it has not answered")
     }
 
     /// Passes on what the service said.
-    fn answer(&self, answer: Result<Response<B>, BoxError>) -> Response<ResponseBody<B>> {
+    fn answer(&mut self, answer: Result<Response<B>, BoxError>) -> Response<ResponseBody<B>> {
         match answer {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
-                let exchange = self.exchange.clone();
+                let exchange = self.exchange.take().expect("it has not answered");
                 let body = ResponseBody::of_service(body, exchange, &parts);
                 Response::from_parts(parts, body)
             }
             Err(error) => {
                 let answer = self.answer_with(StatusCode::INTERNAL_SERVER_ERROR, WhyStandIn::Failed(&error));
-                self.exchange.fail(error);
+                self.exchange().fail(error);
                 answer
             }
         }
     }
 
     fn answer_panic(&mut self, panic: &panic::Panic) -> Response<ResponseBody<B>> {
-        self.exchange.tell(Reason::Panicked);
-        self.exchange.end_detached(Reason::Panicked);
-        self.exchange.report_panic(panic);
+        self.exchange().tell(Reason::Panicked);
+        self.exchange().end_detached(Reason::Panicked);
+        self.exchange().report_panic(panic);
         // What is left of the handler is given up, its destructors included.
         if let Err(second) = panic::catch(|| self.handler = None) {
-            self.exchange.report_panic(&second);
+            self.exchange().report_panic(&second);
         }
         self.answer_with(StatusCode::INTERNAL_SERVER_ERROR, WhyStandIn::Panicked(panic))
     }
@@ -226,8 +229,8 @@ where
         let handler = self.handler.take();
         if is_departure(end.reason()) {
             if let Some(handler) = handler {
-                self.exchange.finish(end.reason());
-                discard(handler, &self.exchange, why);
+                self.exchange().finish(end.reason());
+                discard(handler, self.exchange(), why);
             }
             return Err(Abandoned::Ended(end));
         }
@@ -239,26 +242,30 @@ where
             false => self.answer_with(StatusCode::SERVICE_UNAVAILABLE, WhyStandIn::Ended(&end)),
         };
         if let Some(handler) = handler {
-            self.exchange.let_linger();
-            linger(handler, self.exchange.clone(), waited);
+            self.exchange().let_linger();
+            linger(handler, self.exchange().clone(), waited);
         }
         Ok(answer)
     }
 
     fn answer_with(&self, status: StatusCode, why: WhyStandIn<'_>) -> Response<ResponseBody<B>> {
-        if self.exchange.is_grpc() {
-            let exchange = self.exchange.clone();
+        if self.exchange().is_grpc() {
+            let exchange = self.exchange().clone();
             let mut answer = Response::new(ResponseBody::of_server(None, exchange, StatusCode::OK));
             *answer.headers_mut() = grpc_status(&why).head();
             return answer;
         }
-        if let Some(answer) = self.exchange.stand_in(status, why) {
+        if let Some(answer) = self.exchange().stand_in(status, why) {
             let (parts, text) = answer.into_parts();
-            let body = ResponseBody::of_server(Some(text), self.exchange.clone(), parts.status);
+            let body = ResponseBody::of_server(Some(text), self.exchange().clone(), parts.status);
             return Response::from_parts(parts, body);
         }
         let text = Bytes::from(why.to_string());
-        let mut response = Response::new(ResponseBody::of_server(Some(text), self.exchange.clone(), status));
+        let mut response = Response::new(ResponseBody::of_server(
+            Some(text),
+            self.exchange().clone(),
+            status,
+        ));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(
@@ -275,23 +282,26 @@ where
 impl<B: Send + 'static> Drop for Exchanging<B> {
     fn drop(&mut self) {
         // A handler that has not answered is dropped only when there is nobody to answer.
-        let Some(handler) = self.handler.take() else {
+        let (handler, Some(exchange)) = (self.handler.take(), self.exchange.take()) else {
+            return;
+        };
+        let Some(handler) = handler else {
             if !self.begun {
-                self.exchange.finish(self.exchange.departure());
+                exchange.finish(exchange.departure());
             }
             return;
         };
         self.overseer = None;
-        let detached = matches!(self.exchange.disconnect(), Disconnect::Detach(_));
+        let detached = matches!(exchange.disconnect(), Disconnect::Detach(_));
         if self.begun || detached {
-            self.exchange.let_linger();
+            exchange.let_linger();
         }
-        self.exchange.finish(self.exchange.departure());
+        exchange.finish(exchange.departure());
         if self.begun || detached {
-            let waited = self.exchange.conn().departed_for().unwrap_or_default();
-            linger(handler, self.exchange.clone(), waited);
+            let waited = exchange.conn().departed_for().unwrap_or_default();
+            linger(handler, exchange, waited);
         } else {
-            forget(handler, &self.exchange);
+            forget(handler, &exchange);
         }
     }
 }

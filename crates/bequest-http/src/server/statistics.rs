@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst};
 
 use tokio::sync::Notify;
 
@@ -64,7 +64,9 @@ pub struct Snapshot {
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) connections: Gauge,
-    pub(super) requests: Gauge,
+    /// Requests whose header was complete. Those whose exchange is over are counted below, each once, so that the difference
+    /// are those being served.
+    pub(super) begun: AtomicU64,
     pub(super) in_grace: Gauge,
     pub(super) detached: Gauge,
     pub(super) lingering: Gauge,
@@ -74,6 +76,8 @@ pub(super) struct Tally {
     pub(super) client_gone: AtomicU64,
     pub(super) timed_out: AtomicU64,
     pub(super) shut_down: AtomicU64,
+    /// Requests that ended for another reason than these.
+    pub(super) ended_otherwise: AtomicU64,
     pub(super) not_begun: AtomicU64,
     pub(super) dropped: AtomicU64,
     pub(super) refused_grace: AtomicU64,
@@ -110,7 +114,7 @@ impl Statistics {
         let tally = &*self.0;
         Snapshot {
             connections: tally.connections.get(),
-            requests: tally.requests.get(),
+            requests: tally.requests(),
             in_grace: tally.in_grace.get(),
             detached: tally.detached.get(),
             read_ahead: tally.ahead.get(),
@@ -139,6 +143,24 @@ impl Tally {
     pub(super) fn task(self: &Arc<Tally>) -> TaskGuard {
         self.tasks.fetch_add(1, SeqCst);
         TaskGuard(self.clone())
+    }
+
+    /// How many requests are being served.
+    fn requests(&self) -> usize {
+        // The ends first: a request that ends meanwhile counts as served still. Acquire: pairs with the Release in
+        // `Exchange::release`, so that zero says that all has been counted and told.
+        let ended: u64 = [
+            &self.served,
+            &self.client_gone,
+            &self.timed_out,
+            &self.shut_down,
+            &self.ended_otherwise,
+        ]
+        .iter()
+        .map(|counter| counter.load(Acquire))
+        .sum();
+        let live = self.begun.load(Relaxed).saturating_sub(ended);
+        usize::try_from(live).unwrap_or(usize::MAX)
     }
 
     /// How many units of work are alive.
@@ -172,16 +194,6 @@ impl Drop for TaskGuard {
 impl Gauge {
     pub(super) fn get(&self) -> usize {
         self.0.load(Relaxed)
-    }
-
-    /// One more, to be [lowered](Gauge::lower) by whoever raised it.
-    pub(super) fn lift(&self) {
-        self.0.fetch_add(1, Relaxed);
-    }
-
-    /// One fewer.
-    pub(super) fn lower(&self) {
-        self.0.fetch_sub(1, Relaxed);
     }
 
     /// One more, whatever the number.

@@ -369,6 +369,10 @@ impl AsyncRead for Wire {
         cx: &mut TaskContext<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.gathers && self.inner.awaited.load(Relaxed) {
+            // hyper has found nothing in this poll, and is woken when there is something.
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let mut inner = self.inner();
         let result = inner.poll_read(cx, buf);
