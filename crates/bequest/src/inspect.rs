@@ -54,8 +54,10 @@ pub fn snapshot() -> Snapshot {
         .iter()
         .map(|(node, born)| Live::of(node, *born))
         .collect();
-    let ended = registry().ended.iter().cloned().collect();
-    Snapshot { live, ended }
+    let registry = registry();
+    let (ended, ends) = (registry.ended.iter().cloned().collect(), registry.ends);
+    drop(registry);
+    Snapshot { live, ended, ends }
 }
 
 /// All that goes by the clock of `ctx`: for contexts under one [`Context::with_clock`], whatever was derived there.
@@ -122,6 +124,23 @@ pub struct Snapshot {
     pub live: Vec<Live>,
     /// The last ends, oldest first; at most [`REMEMBERED`]. One event is one row, however many scopes it ended.
     pub ended: Vec<Ended>,
+    /// How many ends have been seen, those included that are not remembered any more. The last of `ended` is the one of this
+    /// number, so whoever looks again knows which ends are new, and how many of them were missed.
+    ///
+    /// ```
+    /// use bequest::{Context, inspect};
+    ///
+    /// inspect::enable();
+    /// let before = inspect::snapshot().ends;
+    /// let scope = Context::background().with_cancel();
+    /// scope.cancel();
+    ///
+    /// let now = inspect::snapshot();
+    /// let new = (now.ends - before) as usize;
+    /// assert!(now.ended.iter().rev().take(new).any(|row| row.id == scope.id()));
+    /// # inspect::disable();
+    /// ```
+    pub ends: u64,
 }
 
 /// What [`on_clock_of`] answers.

@@ -196,6 +196,20 @@ fn a_merge_withdraws_from_every_side() {
     }
 }
 
+/// Other tests end scopes meanwhile, so more may be counted than are made here.
+#[test]
+fn ends_are_all_counted_and_the_last_are_remembered() {
+    inspect::enable();
+    let before = inspect::snapshot().ends;
+    let many = 2 * inspect::REMEMBERED;
+    for _ in 0..many {
+        Context::background().with_cancel().cancel();
+    }
+    let now = inspect::snapshot();
+    assert_eq!(now.ended.len(), inspect::REMEMBERED);
+    assert!(now.ends >= before + many as u64);
+}
+
 #[test]
 fn a_value_that_holds_its_context_is_no_cycle() {
     use bequest::Key;
