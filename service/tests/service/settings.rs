@@ -44,6 +44,15 @@ fn an_unknown_variable_refuses_to_start() {
 }
 
 #[test]
+fn the_switch_of_the_test_kit_is_no_setting_and_no_mistake() {
+    let folder = Folder::new();
+    let mut command = refusing(&folder);
+    command.env("BEQUEST_REQUIRE_SERVERS", "1");
+    let service = Instance::of(command);
+    assert_eq!(service.get("/search?q=golang").status, 200);
+}
+
+#[test]
 fn a_bad_value_is_named_with_its_setting() {
     let folder = Folder::new();
     for (name, value, flag, says) in [

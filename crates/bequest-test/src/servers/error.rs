@@ -53,7 +53,7 @@ impl StartError {
 ///
 /// If it did not start for any other reason, or if servers are required.
 pub(super) fn or_leave_out<S>(what: &str, started: Result<S, StartError>) -> Option<S> {
-    let required = env::var_os("BEQUEST_REQUIRE_SERVERS").is_some_and(|value| value == "1");
+    let required = env::var_os(super::REQUIRE).is_some_and(|value| value == "1");
     match started {
         Ok(server) => Some(server),
         Err(error) if error.is_not_installed() && !required => {

@@ -16,8 +16,8 @@
 //! # Left out
 //!
 //! A server that is not installed is not a failure: [`Postgres::start_or_leave_out`] says so on the standard error
-//! stream and returns `None`, and the test ends. Where the variable `BEQUEST_REQUIRE_SERVERS` is `1`, nothing may be left
-//! out, and it panics.
+//! stream and returns `None`, and the test ends. Where the variable [`REQUIRE`] is `1`, nothing may be left out, and it
+//! panics.
 //!
 //! # What may be relied on
 //!
@@ -41,3 +41,8 @@ pub use pgbouncer::{PgBouncer, Pooling};
 pub use postgres::Postgres;
 pub use redis::{Pem, Redis};
 pub use redis_cluster::RedisCluster;
+
+/// The variable that lets no test be left out, if it is `1`.
+///
+/// A program that refuses variables which it does not know has to let it pass: whoever runs the tests exports it.
+pub const REQUIRE: &str = "BEQUEST_REQUIRE_SERVERS";
