@@ -181,19 +181,64 @@ async function contexts(browser) {
   await page.until(`location.href === "${adminUrl}/debug/contexts" && document.querySelector("pre")`);
   const text = await page.evaluate('document.querySelector("pre").textContent');
   assert.match(text, /^\d+ live\n/);
-  assert.match(text, /\n  connection \d+ .*\n    request \d+ .* left/, "the tree, with this request below its connection");
+  assert.match(text, /\n  connection \d+ .*\n    request \d+ .*\n      (admin request \d+ .* left|event stream \d+ )/,
+    "the tree, with this request below its connection");
   assert.match(text, /\nlast ends, newest first/);
   assert.match(text, /search timeout \d+ after .*: context deadline exceeded/, "who ended, and why");
   assert.match(text, /client disconnected/);
+
+  // What happens is shown on the page as it is, and not on another one that takes its place.
   await page.evaluate("window.before = true");
-  await page.until("window.before === undefined");
+  await page.until('document.getElementById("state").textContent === "Following."');
+  const live = (id) => `document.querySelector("pre").textContent.split("last ends")[0].includes("request ${id} ")`;
+  const leave = new AbortController();
+  const left = fetch(`${publicUrl}/store?key=followed&ms=60000`, { signal: leave.signal });
+  const listed = await until(async () => {
+    const { live } = await (await fetch(`${adminUrl}/debug/contexts.json`)).json();
+    return live.find((row) => row.name === "request" && row.budget_left_ms > 0)?.id;
+  });
+  await page.until(live(listed));
   await page.screenshot("contexts.png");
+  leave.abort();
+  await assert.rejects(left, { name: "AbortError" });
+  await page.until(`!(${live(listed)})`);
+  assert.equal(await page.evaluate("window.before"), true, "the page has not been loaded anew");
+
+  // It shows what the text has: the same contexts, in the same tree, but for the requests that ask.
+  const lines = (text) => text.split("last ends")[0].split("\n").slice(1)
+    .map((line) => line.match(/^ *[^ ]+(?: [^ ]+)* \d+(?= {2}age)/)?.[0]).filter((line) => line);
+  const asked = await (await fetch(`${adminUrl}/debug/contexts.txt`)).text();
+  const followed = new Set(lines(await page.evaluate('document.querySelector("pre").textContent')));
+  const missing = lines(asked).filter((line) => !followed.has(line) && !/connection|request/.test(line));
+  assert.deepEqual(missing, []);
+  assert.ok(followed.size > 5, [...followed].join("\n"));
   assert.deepEqual(page.errors(), []);
+}
+
+// Without scripts the page is loaded anew.
+async function contextsWithoutScripts(browser) {
+  const page = await browser.page(1200, 800);
+  await page.send("Emulation.setScriptExecutionDisabled", { value: true });
+  await page.send("Page.navigate", { url: `${adminUrl}/debug/contexts` });
+  await page.until('document.querySelector("pre")?.textContent.includes("live")');
+  assert.equal(await page.evaluate('document.getElementById("state").textContent'), "", "no script runs");
+  await page.evaluate("window.before = true");
+  await page.until('window.before === undefined && document.querySelector("pre")');
+  assert.deepEqual(page.errors(), []);
+}
+
+// Asks until there is an answer.
+async function until(ask) {
+  for (const begun = Date.now(); Date.now() - begun < GUARD; await rest(50)) {
+    const answer = await ask();
+    if (answer) return answer;
+  }
+  throw new Error(`waited for ${ask}`);
 }
 
 const browser = new Browser();
 try {
-  for (const look of [tour, form, contexts]) {
+  for (const look of [tour, form, contexts, contextsWithoutScripts]) {
     await look(browser);
     console.log(`ok: ${look.name}`);
   }

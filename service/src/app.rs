@@ -2,7 +2,7 @@
 //!
 //! The order of the end: a signal cancels `stopping`; the public listener drains, then tells, then drops; jobs are
 //! waited for and then told; the embedded back end, the databases and last the admin listener go, so that one can watch
-//! until the end.
+//! until the end. Whoever follows an event stream there is told that this is it.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bequest::{Context, Reason, Signal, signal};
+use bequest::{CancelScope, Context, Reason, Signal, signal};
 use bequest_http::Server;
 use bequest_http::server::{Limits, Statistics, Summary};
 use bequest_postgres::Options;
@@ -28,6 +28,7 @@ use crate::identity::Identity;
 use crate::jobs::{self, Jobs};
 use crate::log::{self, Logs};
 use crate::routes;
+use crate::routes::contexts::Pictures;
 use crate::search::backend;
 use crate::search::client::SearchClient;
 use crate::search::corpus::Corpus;
@@ -53,6 +54,8 @@ pub(crate) struct App {
     pub(crate) identity: Identity,
     pub(crate) last_fetch: LastFetch,
     pub(crate) server: Statistics,
+    /// For those who follow the live contexts.
+    pub(crate) pictures: Arc<Pictures>,
     pub(crate) logs: Arc<Logs>,
 }
 
@@ -87,6 +90,10 @@ pub(crate) async fn run(settings: Settings) -> Result<(), Failure> {
 /// Starts the parts, and takes them apart when a signal has come; what was served, and how many jobs were told to stop.
 async fn serve(settings: Settings, logs: &Arc<Logs>) -> Result<(Summary, usize), Failure> {
     let trust = Trust::open(settings.trust.trust.as_deref())?;
+    if !settings.no_inspect {
+        // Before anything is made, so that the signal is seen as well.
+        bequest::inspect::enable();
+    }
     let process = Context::background();
     let signals = signal::notify(&process, &[Signal::TERMINATE, Signal::INTERRUPT])?;
     let public = match settings.listen {
@@ -98,7 +105,7 @@ async fn serve(settings: Settings, logs: &Arc<Logs>) -> Result<(Summary, usize),
 
     let admin_addr = admin.local_addr()?;
     let (app, parts) = build(settings, &trust, admin_addr, &signals, logs).await?;
-    let admin_server = serve_admin(admin, &app);
+    let admin = Admin::serve(admin, &app);
     log::event(
         "ready",
         &json!({ "listen": public.local_addr()?, "admin": admin_addr, "data": app.settings.data,
@@ -128,7 +135,7 @@ async fn serve(settings: Settings, logs: &Arc<Logs>) -> Result<(Summary, usize),
         end = again.done() => return Err(format!("stopped at once: {end}").into()),
     };
     close(&app, parts.backend).await;
-    admin_server.abort();
+    admin.end().await;
     Ok((summary, told))
 }
 
@@ -146,9 +153,6 @@ pub(crate) async fn build(
     stopping: &Context,
     logs: &Arc<Logs>,
 ) -> Result<(Arc<App>, Parts), Failure> {
-    if !settings.no_inspect {
-        bequest::inspect::enable();
-    }
     let opening = stopping.with_timeout(OPENING).named("opening");
     let data = settings.data.as_path();
     std::fs::create_dir_all(data).map_err(|error| named("the data folder", data.display(), error))?;
@@ -190,6 +194,7 @@ pub(crate) async fn build(
         identity,
         last_fetch: LastFetch::default(),
         server: server.statistics(),
+        pictures: Arc::new(Pictures::new()),
         logs: Arc::clone(logs),
         settings,
     };
@@ -230,15 +235,42 @@ async fn embedded_search(
     Ok((SearchClient::new(base, trust.http()), Some(corpus), Some(task)))
 }
 
-fn serve_admin(listener: TcpListener, app: &Arc<App>) -> JoinHandle<()> {
-    let service = routes::admin::router(Arc::clone(app));
-    let server = app.logs.answers(Server::builder());
-    tokio::spawn(async move {
-        let background = Context::background();
-        if let Err(error) = server.serve(listener, service, &background).await {
+/// The admin listener. Dropped, it ends as well, and nobody waits for it.
+struct Admin {
+    ending: CancelScope,
+    serving: JoinHandle<()>,
+}
+
+/// It goes last and takes its leave of whoever still listens, but waits for nobody.
+const LEAVE: Duration = Duration::from_millis(50);
+
+impl Admin {
+    fn serve(listener: TcpListener, app: &Arc<App>) -> Admin {
+        let service = routes::admin::router(Arc::clone(app));
+        let limits = Limits {
+            // Each route has its own.
+            request: Duration::MAX,
+            drain: LEAVE,
+            drain_grace: LEAVE,
+            ..Limits::default()
+        };
+        let server = app.logs.answers(Server::builder().limits(limits));
+        let ending = Context::background().with_cancel().named("admin listener");
+        let ctx = ending.context();
+        let serving = tokio::spawn(async move {
+            if let Err(error) = server.serve(listener, service, &ctx).await {
+                log::event("the admin listener failed", &json!(error.to_string()));
+            }
+        });
+        Admin { ending, serving }
+    }
+
+    async fn end(self) {
+        self.ending.cancel_for(Reason::Shutdown);
+        if let Err(error) = self.serving.await {
             log::event("the admin listener failed", &json!(error.to_string()));
         }
-    })
+    }
 }
 
 /// The shared cache, which has to answer once: a node that began without would be of no use to the others.
@@ -267,20 +299,25 @@ async fn listen(address: SocketAddr, what: &str) -> Result<TcpListener, Failure>
         .map_err(|error| named(what, address, error))
 }
 
+/// Everything at once: each of them waits for the disk, and none for another.
 async fn close(app: &App, backend: Option<JoinHandle<()>>) {
     if let Some(backend) = backend {
         backend.abort();
     }
     let closing = Context::background().with_timeout(CLOSING).named("closing");
-    app.identity.close(&closing).await;
-    if let Err(error) = app.store.close(&closing).await {
-        log::event("closing the database", &json!(error.to_string()));
-    }
-    if let Some(corpus) = &app.corpus
-        && let Err(error) = corpus.close(&closing).await
-    {
-        log::event("closing the search index", &json!(error.to_string()));
-    }
+    let database = async {
+        if let Err(error) = app.store.close(&closing).await {
+            log::event("closing the database", &json!(error.to_string()));
+        }
+    };
+    let index = async {
+        if let Some(corpus) = &app.corpus
+            && let Err(error) = corpus.close(&closing).await
+        {
+            log::event("closing the search index", &json!(error.to_string()));
+        }
+    };
+    tokio::join!(app.identity.close(&closing), database, index);
 }
 
 fn report(summary: &Summary, jobs_told: usize) {
@@ -324,6 +361,7 @@ Paste these in another terminal:
   curl -m 1 'http://{public}/report?ms=10000'               # a long query dies with its client
   curl -X POST 'http://{public}/jobs'                       # work that outlives its request
   curl -d user=ann 'http://{public}/token'                  # a token, for trying out: POST /sessions takes it
+  curl -N 'http://{admin}/debug/contexts.events'            # who is running, and each change as it happens
 
 Ctrl-C drains and stops; again stops at once.
 ",

@@ -81,6 +81,7 @@ codes! {
     SessionsUnavailable = SERVICE_UNAVAILABLE, "sessions_unavailable", "It cannot be told who is asking";
     TooLittleTime = SERVICE_UNAVAILABLE, "too_little_time", "Less time is left than this is worth starting for";
     TooManyJobs = SERVICE_UNAVAILABLE, "too_many_jobs", "As many jobs are running as may";
+    TooManyFollowers = SERVICE_UNAVAILABLE, "too_many_followers", "As many follow as may";
     ShuttingDown = SERVICE_UNAVAILABLE, "shutting_down", "The service is shutting down";
     DeadlineExceeded = GATEWAY_TIMEOUT, "deadline_exceeded", "The time was up before there was an answer";
 }

@@ -114,8 +114,8 @@ impl Logs {
     ///
     /// The end of `ctx`, with lines still waiting.
     pub(crate) async fn close(&self, ctx: &Context) -> Result<(), Canceled> {
-        let access = self.access.close(ctx).await;
-        self.errors.close(ctx).await.and(access)
+        let (access, errors) = tokio::join!(self.access.close(ctx), self.errors.close(ctx));
+        errors.and(access)
     }
 
     /// What has become of the lines of each log.

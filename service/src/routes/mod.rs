@@ -1,6 +1,7 @@
 //! The routes: each takes the request's context, hands it down, and turns what comes back into an answer.
 
 pub(crate) mod admin;
+pub(crate) mod contexts;
 mod home;
 mod jobs;
 mod login;

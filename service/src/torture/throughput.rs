@@ -67,6 +67,8 @@ async fn serve_me(ctx: &Context, scratch: &Scratch) -> Result<(SocketAddr, Strin
         &file("error.log"),
     ])?;
     let logs = Arc::new(Logs::open(&settings.log)?);
+    // As the service does by default.
+    bequest::inspect::enable();
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
     let (app, parts) = app::build(settings, &Trust::open(None)?, nowhere, ctx, &logs).await?;
     let (id, session) = app.identity.sessions.begin(ctx, user(), None).await?;

@@ -103,17 +103,38 @@ fn an_open_request_is_seen_live_and_its_end_with_the_reason() {
 }
 
 #[test]
-fn the_page_shows_the_tree_and_refreshes_itself() {
+fn the_page_shows_the_tree_and_has_a_way_to_follow_it_with_scripts_and_without() {
     let service = service(&[]);
     let page = service.admin("/debug/contexts");
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
-    assert_eq!(page.header("refresh"), Some("1"));
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'self';"), "{policy}");
+    assert!(
+        page.body
+            .contains(r#"<noscript><meta http-equiv="refresh" content="1"></noscript>"#)
+    );
     assert!(
         page.body.contains("\n    request "),
         "itself, below its connection: {}",
         page.body
     );
     assert_eq!(service.admin("/style.css").status, 200);
+    let script = service.admin("/contexts.js");
+    assert_eq!(
+        (script.status, script.header("content-type")),
+        (200, Some("text/javascript; charset=utf-8"))
+    );
+}
+
+#[test]
+fn what_is_asked_has_a_limit_though_the_listener_has_none() {
+    let service = service(&["--request-limit", "7s"]);
+    let rows = service.admin("/debug/contexts.json").json()["live"].clone();
+    let own = rows.as_array().unwrap().iter();
+    let own: Vec<_> = own.filter(|row| row["name"] == "admin request").collect();
+    assert_eq!(own.len(), 1, "{rows}");
+    let left = own[0]["budget_left_ms"].as_u64().unwrap();
+    assert!((1..=7000).contains(&left), "{left}");
 }
 
 #[test]
@@ -132,12 +153,14 @@ fn is_reached_by_address_alone() {
     let service = service(&[]);
     let as_host = |host: &str| ask(service.admin, "GET", "/debug/contexts.json", &[("host", host)]);
     for host in ["rebind.example", "rebind.example:7070", "127.0.0.1.example", ""] {
-        let answer = as_host(host);
-        assert_eq!(
-            (answer.status, &answer.json()["Code"]),
-            (403, &"host".into()),
-            "{host:?}"
-        );
+        let stream = ask(service.admin, "GET", "/debug/contexts.events", &[("host", host)]);
+        for answer in [as_host(host), stream] {
+            assert_eq!(
+                (answer.status, &answer.json()["Code"]),
+                (403, &"host".into()),
+                "{host:?}"
+            );
+        }
     }
     for host in ["localhost", "127.0.0.1:7070", "[::1]"] {
         assert_eq!(as_host(host).status, 200, "{host:?}");

@@ -3,19 +3,24 @@
 //! A handler on `axum::serve`, with the blocking work where everybody puts it, in `spawn_blocking`. When the client
 //! leaves, its future is dropped; the work hears nothing of it.
 
-use std::future::Future;
+use std::convert::Infallible;
+use std::future::{Future, IntoFuture};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
+use bytes::Bytes;
+use http_body::{Body, Frame};
 use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::support::GUARD;
 use crate::support::client::Client;
@@ -76,15 +81,64 @@ async fn report(State(naive): State<Arc<Naive>>) -> String {
     format!("{:?}\n", work.await)
 }
 
-async fn serve(naive: Arc<Naive>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let addr = listener.local_addr().expect("a bound socket");
-    let router = Router::new()
+/// The body of an event stream. Its drop says that nobody reads it any more.
+struct Events {
+    news: mpsc::Receiver<Bytes>,
+    _leaving: Leaving,
+}
+
+impl Body for Events {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let news = self.news.poll_recv(cx);
+        news.map(|news| news.map(|news| Ok(Frame::data(news))))
+    }
+}
+
+/// A task looks for news, and hands on what it finds.
+async fn events(State(naive): State<Arc<Naive>>) -> axum::body::Body {
+    let (tell, news) = mpsc::channel(1);
+    let theirs = naive.clone();
+    drop(tokio::spawn(async move {
+        theirs.begun.notify_one();
+        while !theirs.finish.load(SeqCst) {
+            theirs.steps.fetch_add(1, SeqCst);
+            // Mostly there is nothing to hand on, so it does not learn that nobody is there.
+            if theirs.steps.load(SeqCst) == 1 {
+                tell.send(Bytes::from_static(b"data: 1\n\n")).await.ok();
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }));
+    let _leaving = Leaving(naive);
+    axum::body::Body::new(Events { news, _leaving })
+}
+
+fn router(naive: Arc<Naive>) -> Router {
+    Router::new()
         .route("/store", get(fetch))
         .route("/report", get(report))
-        .with_state(naive);
+        .route("/events", get(events))
+        .with_state(naive)
+}
+
+async fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let addr = listener.local_addr().expect("a bound socket");
+    (listener, addr)
+}
+
+async fn serve(naive: Arc<Naive>) -> SocketAddr {
+    let (listener, addr) = listen().await;
     // It serves until the runtime of the test ends.
-    drop(tokio::spawn(async move { axum::serve(listener, router).await }));
+    drop(tokio::spawn(
+        async move { axum::serve(listener, router(naive)).await },
+    ));
     addr
 }
 
@@ -132,4 +186,52 @@ async fn a_naive_statement_goes_on_though_its_client_left() {
     .await;
     naive.finish.store(true, SeqCst);
     guard("the end that it had to be told", naive.written.notified()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_naive_event_stream_is_fed_though_its_reader_left() {
+    let naive = Arc::new(Naive::default());
+    let addr = serve(naive.clone()).await;
+    leave(&naive, addr, "/events").await;
+    let then = naive.steps.load(SeqCst);
+    guard("the task to go on", async {
+        while naive.steps.load(SeqCst) < then + 10 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    naive.finish.store(true, SeqCst);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_naive_shutdown_waits_for_the_reader_of_an_event_stream() {
+    let naive = Arc::new(Naive::default());
+    let (listener, addr) = listen().await;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = axum::serve(listener, router(naive.clone()));
+    let server = server.with_graceful_shutdown(async move { drop(stopped.await) });
+    let server = tokio::spawn(server.into_future());
+    let client = Client::begin(addr, "/events");
+    guard("the stream to begin", naive.begun.notified()).await;
+    stop.send(()).expect("the server listens");
+    guard("the shutdown to begin", async {
+        while std::net::TcpStream::connect(addr).is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let then = naive.steps.load(SeqCst);
+    guard("the stream to go on", async {
+        while naive.steps.load(SeqCst) < then + 10 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(!server.is_finished(), "it is held up");
+    naive.finish.store(true, SeqCst);
+    drop(client);
+    guard("the end, once nobody reads", server)
+        .await
+        .expect("no panic")
+        .expect("no error");
 }

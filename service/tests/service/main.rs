@@ -5,6 +5,7 @@
 
 mod admin;
 mod control;
+mod events;
 mod http2;
 mod jobs;
 mod logs;

@@ -79,20 +79,7 @@ impl Client {
     /// Reads the next answer. A connection that is closed before it is an error of kind `UnexpectedEof`, or what the
     /// system says.
     pub(crate) fn answer(&mut self) -> io::Result<Answer> {
-        let end = loop {
-            match self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
-                Some(end) => break end + 4,
-                None => self.read_more()?,
-            }
-        };
-        let head = text(self.buffer.drain(..end).collect())?;
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-        let status = status.ok_or_else(|| broken("no status"))?;
-        let mut answer = Answer {
-            status,
-            head,
-            body: String::new(),
-        };
+        let mut answer = self.head()?;
         let length = answer
             .header("content-length")
             .and_then(|length| length.parse().ok());
@@ -102,6 +89,40 @@ impl Client {
         }
         answer.body = text(self.buffer.drain(..length).collect())?;
         Ok(answer)
+    }
+
+    /// Reads the head of the next answer.
+    pub(crate) fn head(&mut self) -> io::Result<Answer> {
+        let head = self.upto(b"\r\n\r\n")?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        Ok(Answer {
+            status: status.ok_or_else(|| broken("no status"))?,
+            head,
+            body: String::new(),
+        })
+    }
+
+    /// Reads the next chunk of a body of unknown length; `None` is its orderly end.
+    pub(crate) fn chunk(&mut self) -> io::Result<Option<String>> {
+        let size = self.upto(b"\r\n")?;
+        let size = usize::from_str_radix(size.trim_end(), 16).map_err(|_| broken("no size of a chunk"))?;
+        while self.buffer.len() < size + 2 {
+            self.read_more()?;
+        }
+        let chunk = self.buffer.drain(..size).collect();
+        self.buffer.drain(..2);
+        text(chunk).map(|text| (size > 0).then_some(text))
+    }
+
+    /// Reads up to this mark, and it.
+    fn upto(&mut self, mark: &[u8]) -> io::Result<String> {
+        let end = loop {
+            match self.buffer.windows(mark.len()).position(|window| window == mark) {
+                Some(end) => break end + mark.len(),
+                None => self.read_more()?,
+            }
+        };
+        text(self.buffer.drain(..end).collect())
     }
 
     fn read_more(&mut self) -> io::Result<()> {

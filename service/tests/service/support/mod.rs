@@ -7,6 +7,7 @@ pub(crate) mod access;
 pub(crate) mod authority;
 pub(crate) mod backend;
 pub(crate) mod client;
+pub(crate) mod events;
 pub(crate) mod instance;
 
 use std::thread;
