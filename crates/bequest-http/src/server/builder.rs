@@ -234,8 +234,9 @@ impl Builder {
     /// its way, and is answered if it comes within that second.
     ///
     /// What waits to be accepted when `ctx` ends still is, and a request that has come on an idle connection by then is
-    /// answered: neither is lost because the server had not looked yet. What comes later than that meets a closed connection,
-    /// as HTTP/1 clients must expect of one that they keep.
+    /// answered: neither is lost because the server had not looked yet. An answer of HTTP/1 that is given after the end says
+    /// `connection: close`. What comes later on a connection that is kept, or was still on its way, meets a closed one, as
+    /// HTTP/1 clients must expect; [`Limits::drain_idle`] leaves such clients the time to ask once more, and be told.
     ///
     /// A `ctx` that has ended already is a server that accepts nothing.
     ///

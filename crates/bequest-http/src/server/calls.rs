@@ -11,15 +11,16 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, ready};
 
 use bequest::Canceled;
-use http::{Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body::Body;
 use hyper::body::Incoming;
 
 use super::body::ResponseBody;
 use super::connection::Connection;
+use super::exchange::Exchange;
 use super::service::{App, Exchanging};
 
 /// What one connection gives to hyper.
@@ -70,9 +71,24 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
-            Some(exchanging) => Pin::new(exchanging).poll(cx),
+            Some(exchanging) => {
+                let mut answer = ready!(Pin::new(&mut *exchanging).poll(cx));
+                if let Ok(response) = &mut answer {
+                    say_goodbye(exchanging.exchange(), response.headers_mut());
+                }
+                Poll::Ready(answer)
+            }
             None => Poll::Ready(Err(Abandoned::Refused(h2::Reason::REFUSED_STREAM.into()))),
         }
+    }
+}
+
+/// HTTP/1 has no goodbye but that of an answer: a client that hears it sends its next request elsewhere, and not into a
+/// connection that is being closed.
+fn say_goodbye(exchange: &Exchange, headers: &mut HeaderMap) {
+    let conn = exchange.conn();
+    if !conn.is_http2() && conn.server().draining.is_done() && !conn.switches() {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
 }
 

@@ -63,6 +63,9 @@ pub(super) async fn drive<H: Engine>(
     }
     // Of HTTP/2 the goodbye says which requests are still answered.
     if over.is_none() && !conn.is_http2() {
+        if let Some(over) = ask_once_more(conn, http.as_mut(), &mut attendant).await {
+            return over;
+        }
         // hyper would close an idle connection without a look at what has come on it.
         let taken = attendant.take_in(http.as_mut());
         if let Ok(Some(result)) = conn.server().clock.timeout(FRESH, taken).await {
@@ -83,6 +86,32 @@ pub(super) async fn drive<H: Engine>(
         Either::Side(over) => over,
     };
     over.unwrap_or(last)
+}
+
+/// Lets the client of HTTP/1 ask once more; what it is answered says goodbye, and hyper closes behind that. `None`: it has asked
+/// for nothing.
+async fn ask_once_more<H: Engine>(
+    conn: &Connection,
+    http: Pin<&mut H>,
+    attendant: &mut Attendant,
+) -> Option<Over> {
+    let longest = conn.server().limits.drain_idle;
+    if longest.is_zero() || conn.is_busy() {
+        return None;
+    }
+    conn.restart_idle();
+    let sides = async {
+        tokio::select! {
+            biased;
+            () = conn.departure_seen() => Over::Departed,
+            limit = limit_passed(conn, longest) => Over::Limit(limit),
+        }
+    };
+    match beside(attendant.attend(http), sides).await {
+        Either::Main(result) => Some(Over::Finished(result)),
+        Either::Side(Over::Limit("idle")) => None,
+        Either::Side(over) => Some(over),
+    }
 }
 
 /// No limit is looked at more often than this.

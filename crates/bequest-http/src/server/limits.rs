@@ -54,6 +54,10 @@ pub struct Limits {
     pub answer: Duration,
     /// After the server's context has ended: how long requests may go on as if nothing had happened. Default 10 s.
     pub drain: Duration,
+    /// Of `drain`: how long a connection of HTTP/1 that is kept and idle may still ask for something. The answer says that the
+    /// connection is closed behind it. Default 0: an idle connection is closed at once, unless a request has come on it; one
+    /// that is still on its way then meets a closed connection.
+    pub drain_idle: Duration,
     /// After `drain`: how long handlers may run on once they have been told of the shutdown, before they are dropped. It
     /// is also how long a peer is given to take part in an orderly close. Default 2 s.
     pub drain_grace: Duration,
@@ -88,6 +92,7 @@ impl Default for Limits {
             unreachable: Duration::from_secs(30),
             answer: Duration::from_millis(250),
             drain: Duration::from_secs(10),
+            drain_idle: Duration::ZERO,
             drain_grace: Duration::from_secs(2),
             read_ahead: 1024 * 1024,
             read_ahead_total: 64 * 1024 * 1024,

@@ -119,6 +119,69 @@ async fn a_request_that_has_come_on_an_idle_connection_is_answered() {
 }
 
 #[tokio::test]
+async fn a_client_that_asks_while_the_server_drains_is_told_that_the_connection_is_closed() {
+    let service = service_fn(|_: Request<RequestBody>| async { full("at once") });
+    let server = TestServer::with(Server::builder(), Context::background(), service).await;
+    let mut client = Http1::connect(server.addr).await;
+    client.request("GET", "/first").await;
+    assert_eq!(client.answer().await.header("connection"), None);
+    until("an idle connection", || {
+        server.statistics.snapshot().requests == 0
+    })
+    .await;
+    assert_eq!(client.stream.try_write(REQUEST).expect("room"), REQUEST.len());
+    server.process.cancel();
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    assert_eq!(client.rest().await, "");
+    server.ended().await;
+}
+
+#[tokio::test]
+async fn an_idle_client_may_be_given_the_time_to_ask_once_more() {
+    let clock = TestClock::new();
+    let (service, mut arrivals) = probe();
+    let limits = Limits {
+        drain_idle: Duration::from_secs(3),
+        ..Limits::default()
+    };
+    let mut server = TestServer::with(Server::builder().limits(limits), clock.context(), service).await;
+    let (mut asks, mut silent) = (
+        Http1::connect(server.addr).await,
+        Http1::connect(server.addr).await,
+    );
+    for client in [&mut asks, &mut silent] {
+        client.request("GET", "/first").await;
+        arrivals.next().await.answer(full("first"));
+        client.answer().await;
+    }
+    server.process.cancel();
+    until("the listener to be closed", || {
+        std::net::TcpListener::bind(server.addr).is_ok()
+    })
+    .await;
+    asks.request("GET", "/").await;
+    arrivals.next().await.answer(full("in time"));
+    let answer = asks.answer().await;
+    assert_eq!(
+        (answer.body.as_str(), answer.header("connection")),
+        ("in time", Some("close"))
+    );
+    assert_eq!(asks.rest().await, "", "it asks once, and not again");
+    assert_eq!(server.events.closed().await.reason(), Reason::Shutdown);
+    assert_eq!(clock.elapsed(), Duration::ZERO);
+
+    let (end, waited) = clock.step_until(STEP, "the close", server.events.closed()).await;
+    assert_eq!(end.reason(), Reason::Shutdown);
+    assert!(
+        waited >= Duration::from_secs(3) && waited < Duration::from_secs(10),
+        "{waited:?}"
+    );
+    assert_eq!(silent.rest().await, "");
+    assert_eq!(server.ended().await.unfinished, 0);
+}
+
+#[tokio::test]
 async fn control_hyper_alone_closes_an_idle_connection_on_what_has_come() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
