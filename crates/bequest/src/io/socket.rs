@@ -142,6 +142,10 @@ where
         self.attempt(|mut socket| socket.write(bytes))
     }
 
+    fn write_vectored(&mut self, pieces: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        self.attempt(|mut socket| socket.write_vectored(pieces))
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         self.attempt(|mut socket| socket.flush().map(|()| 0)).map(drop)
     }
@@ -162,6 +166,10 @@ where
 {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         (&*self).write(bytes)
+    }
+
+    fn write_vectored(&mut self, pieces: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        (&*self).write_vectored(pieces)
     }
 
     fn flush(&mut self) -> io::Result<()> {

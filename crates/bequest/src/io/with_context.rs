@@ -14,8 +14,9 @@ use crate::DoneOwned;
 ///
 /// # Cancel safety
 ///
-/// That of what is wrapped: no byte is lost here. What a `read_exact` or a `write_all` has done when the context ends stays
-/// done, and is not told.
+/// That of what is wrapped: no byte is lost here. What has come for a read that the context ended is still there, for whoever
+/// takes what is wrapped [back](WithContext::into_inner). What a `read_exact` or a `write_all` has done when the context ends
+/// stays done, and is not told.
 ///
 /// # Errors
 ///
@@ -82,12 +83,22 @@ impl<R: Read> Read for WithContext<R> {
         self.ctx.check()?;
         self.inner.read(buffer)
     }
+
+    fn read_vectored(&mut self, buffers: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
+        self.ctx.check()?;
+        self.inner.read_vectored(buffers)
+    }
 }
 
 impl<W: Write> Write for WithContext<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.ctx.check()?;
         self.inner.write(bytes)
+    }
+
+    fn write_vectored(&mut self, pieces: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        self.ctx.check()?;
+        self.inner.write_vectored(pieces)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -135,6 +146,23 @@ mod asynchronous {
                 Poll::Pending => poll_end(&this.ctx, &mut this.writing, cx),
                 written @ Poll::Ready(_) => written,
             }
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            cx: &mut TaskContext<'_>,
+            pieces: &[io::IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let this = &mut *self;
+            this.ctx.check()?;
+            match Pin::new(&mut this.inner).poll_write_vectored(cx, pieces) {
+                Poll::Pending => poll_end(&this.ctx, &mut this.writing, cx),
+                written @ Poll::Ready(_) => written,
+            }
+        }
+
+        fn is_write_vectored(&self) -> bool {
+            self.inner.is_write_vectored()
         }
 
         fn poll_flush(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {

@@ -1,6 +1,7 @@
 //! tokio's, in memory and on sockets.
 
 use std::future::Future;
+use std::io::IoSlice;
 use std::pin::pin;
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
@@ -79,6 +80,27 @@ async fn what_has_ended_reads_and_writes_nothing_but_may_be_shut_down() {
 }
 
 #[tokio::test]
+async fn pieces_go_out_together_and_end_with_the_context_too() {
+    let (ours, mut theirs) = duplex(6);
+    let ctx = Context::background().with_cancel();
+    let mut writer = WithContext::new(&ctx, ours);
+    assert!(
+        tokio::io::AsyncWrite::is_write_vectored(&writer),
+        "as what is wrapped"
+    );
+    let pieces = [IoSlice::new(b"one"), IoSlice::new(b"two")];
+    assert_eq!(writer.write_vectored(&pieces).await.expect("room"), 6);
+    let writing = tokio::spawn(async move { writer.write_vectored(&[IoSlice::new(b"more")]).await });
+    tokio::task::yield_now().await;
+    ctx.cancel();
+    let error = writing.await.expect("no panic").unwrap_err();
+    assert!(canceled(&error).is_some());
+    let mut seen = [0; 6];
+    theirs.read_exact(&mut seen).await.expect("it came");
+    assert_eq!(&seen, b"onetwo");
+}
+
+#[tokio::test]
 async fn a_reader_and_a_writer_in_two_tasks_are_both_woken() {
     let (ours, _theirs) = duplex(1);
     let ctx = Context::background().with_cancel();
@@ -111,4 +133,27 @@ fn a_read_that_is_given_up_loses_nothing() {
     let mut buffer = [0; 8];
     let mut reading = pin!(reader.read(&mut buffer));
     assert!(matches!(reading.as_mut().poll(&mut task), Poll::Ready(Ok(4))));
+}
+
+#[test]
+fn what_has_come_for_a_read_that_its_context_ends_stays_there() {
+    let (ours, mut theirs) = duplex(8);
+    let ctx = Context::background().with_cancel();
+    let mut reader = WithContext::new(&ctx, ours);
+    let mut task = TaskContext::from_waker(Waker::noop());
+    {
+        let mut buffer = [0; 8];
+        let mut reading = pin!(reader.read(&mut buffer));
+        assert!(reading.as_mut().poll(&mut task).is_pending());
+        assert!(pin!(theirs.write_all(b"kept")).poll(&mut task).is_ready());
+        ctx.cancel();
+        let Poll::Ready(Err(error)) = reading.poll(&mut task) else {
+            panic!("ended by the context")
+        };
+        assert!(canceled(&error).is_some());
+    }
+    let (mut inner, mut buffer) = (reader.into_inner(), [0; 8]);
+    let read = pin!(inner.read(&mut buffer)).poll(&mut task);
+    assert!(matches!(read, Poll::Ready(Ok(4))));
+    assert_eq!(&buffer[..4], b"kept");
 }

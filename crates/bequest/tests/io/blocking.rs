@@ -1,12 +1,12 @@
 //! The standard library's, on sockets of loopback.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use bequest::io::{BlockingSocket, WithContext, canceled};
+use bequest::io::{BlockingSocket, ShutDown, WithContext, canceled};
 use bequest::{Context, Kind, Reason};
 
 fn pair() -> (TcpStream, TcpStream) {
@@ -172,10 +172,61 @@ fn a_long_copy_ends_between_two_pieces() {
 }
 
 #[test]
+fn pieces_go_in_and_out_together_and_end_with_the_context_too() {
+    let (ours, mut theirs) = pair();
+    let ctx = Context::background().with_cancel();
+    let mut socket = BlockingSocket::new(&ctx, ours);
+    let pieces = [IoSlice::new(b"one"), IoSlice::new(b"two")];
+    assert_eq!(socket.write_vectored(&pieces).expect("room"), 6);
+    let mut seen = [0; 6];
+    theirs.read_exact(&mut seen).expect("it came");
+    assert_eq!(&seen, b"onetwo");
+
+    let (mut first, mut second) = ([0; 3], [0; 3]);
+    let mut both = WithContext::new(&ctx, &b"onetwo"[..]);
+    let mut buffers = [IoSliceMut::new(&mut first), IoSliceMut::new(&mut second)];
+    assert_eq!(both.read_vectored(&mut buffers).expect("text"), 6);
+    let mut out = WithContext::new(&ctx, Vec::new());
+    assert_eq!(out.write_vectored(&pieces).expect("room"), 6);
+
+    ctx.cancel();
+    for error in [
+        socket.write_vectored(&pieces).unwrap_err(),
+        both.read_vectored(&mut buffers).unwrap_err(),
+        out.write_vectored(&pieces).unwrap_err(),
+    ] {
+        assert!(canceled(&error).is_some());
+    }
+    assert_eq!(out.into_inner(), b"onetwo");
+}
+
+#[test]
 fn the_end_is_found_below_other_errors() {
     let ctx = Context::background().with_cancel();
     ctx.cancel();
     let inner = WithContext::new(&ctx, io::empty()).read(&mut [0]).unwrap_err();
     let outer = io::Error::new(ErrorKind::InvalidData, inner);
     assert_eq!(canceled(&outer).expect("an end"), &Kind::Canceled);
+}
+
+#[test]
+fn what_was_read_when_the_context_ended_is_handed_out() {
+    /// Cancels within its read.
+    struct CancelsWithin(bequest::Canceller);
+    impl ShutDown for CancelsWithin {
+        fn shut_down(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    impl Read for &CancelsWithin {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0.cancel();
+            buffer[0] = b'x';
+            Ok(1)
+        }
+    }
+    let ctx = Context::background().with_cancel();
+    let mut socket = BlockingSocket::new(&ctx, CancelsWithin(ctx.canceller()));
+    assert_eq!(socket.read(&mut [0; 8]).expect("a byte"), 1);
+    assert!(canceled(&socket.read(&mut [0; 8]).unwrap_err()).is_some());
 }
