@@ -55,7 +55,8 @@
 //! - [`Inbound`](server::Inbound): what a request's headers hand down, the caller's deadline first, and from whom it is
 //!   taken. The formats, both ways, are in [`wire`]; the chapter [`manual::travelling`] has the whole way.
 //! - `client::Client` (feature `client`): requests that end with their context, and take the remaining time along;
-//!   `client::ContextLayer` does the same around any tower client.
+//!   `client::ContextLayer` does the same around any tower client. `client::Observer` is told what each of them waits for, on
+//!   which connection it goes out, and how it ends.
 //! - `server::Tls` and `client::Tls` (feature `tls`): HTTPS, by [rustls](https://docs.rs/rustls) and ring, which this crate exports as `rustls`.
 //! - `grpc::ServerLayer` and `grpc::ClientLayer` (feature `grpc`): the same for gRPC, around tonic's services and channels;
 //!   `grpc::Ended` tells a peer's end from our own.

@@ -18,11 +18,11 @@ use hyper::body::Incoming;
 
 use super::BoxError;
 use super::error::{Error, Step, Why};
+use super::observe::Watch;
 
 /// The body of an answer. It fails when its context ends, and dropping it gives the exchange up.
 pub struct ResponseBody<B = Incoming> {
     held: Arc<Mutex<Held<B>>>,
-    margin: Duration,
     size: SizeHint,
     /// `None` once the body is at its end.
     open: Option<Open>,
@@ -34,6 +34,8 @@ struct Open {
     _told: AfterFunc,
     scope: CancelScope,
     _place: Box<dyn Any + Send + Sync>,
+    watch: Option<Watch>,
+    margin: Duration,
 }
 
 /// What the reader and the context's end share.
@@ -52,6 +54,7 @@ impl<B: Body + Send + 'static> ResponseBody<B> {
         scope: CancelScope,
         margin: Duration,
         place: Box<dyn Any + Send + Sync>,
+        watch: Option<Watch>,
     ) -> ResponseBody<B> {
         let size = body.size_hint();
         let is_over = body.is_end_stream();
@@ -60,31 +63,30 @@ impl<B: Body + Send + 'static> ResponseBody<B> {
             end: None,
             waker: None,
         }));
-        let open = (!is_over).then(|| {
+        let open = if is_over {
+            watch.inspect(Watch::complete);
+            None
+        } else {
             let weak = Arc::downgrade(&held);
             let told = scope.after_func(move |end| {
                 if let Some(held) = weak.upgrade() {
                     give_up(&held, end);
                 }
             });
-            Open {
+            Some(Open {
                 _told: told,
                 scope,
                 _place: place,
-            }
-        });
-        ResponseBody {
-            held,
-            margin,
-            size,
-            open,
-        }
+                watch,
+                margin,
+            })
+        };
+        ResponseBody { held, size, open }
     }
 
     fn fail(&mut self, why: Why) -> Poll<Option<Result<Frame<B::Data>, Error>>> {
-        self.open = None;
         self.size = SizeHint::with_exact(0);
-        Poll::Ready(Some(Err(Error::new(Step::Reading, why, self.margin))))
+        Poll::Ready(self.open.take().map(|open| Err(open.error(why))))
     }
 
     /// Takes the body out to be polled. `Err`: the context has ended.
@@ -141,7 +143,7 @@ where
         let polled = body.as_mut().poll_frame(cx);
         match polled {
             Poll::Ready(None) => {
-                this.open = None;
+                this.open.take().inspect(Open::complete);
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
@@ -154,7 +156,7 @@ where
             Poll::Ready(Some(Ok(frame))) => {
                 this.size = body.size_hint();
                 if body.is_end_stream() {
-                    this.open = None;
+                    this.open.take().inspect(Open::complete);
                 } else if let Err(end) = this.put_back(body) {
                     return this.fail(Why::Ended(end));
                 }
@@ -173,6 +175,32 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.size
+    }
+}
+
+impl Open {
+    fn complete(&self) {
+        if let Some(watch) = &self.watch {
+            watch.complete();
+        }
+    }
+
+    fn error(&self, why: Why) -> Error {
+        let error = Error::new(Step::Reading, why, self.margin);
+        if let Some(watch) = &self.watch {
+            watch.failed(&error);
+        }
+        error
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        // Whoever holds a body whose context has ended hears of it by dropping it, too.
+        let end = self.watch.is_some().then(|| self.scope.err()).flatten();
+        if let Some(end) = end {
+            drop(self.error(Why::Ended(end)));
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::dial::{Connector, Dialler};
 use super::hosts::Hosts;
+use super::observe::{Observed, Observer};
 use super::ready::Client;
 #[cfg(feature = "tls")]
 use super::tls::{Https, Tls};
@@ -25,6 +26,7 @@ pub struct Builder {
     limits: Limits,
     outbound: Outbound,
     is_http2: bool,
+    observer: Option<Observer>,
 }
 
 /// A client's limits. A parameter struct: name what differs and take the rest from [`Limits::default`].
@@ -68,6 +70,12 @@ impl Builder {
         self
     }
 
+    /// Sets who is told of all exchanges of the client; nobody otherwise. [`Observer::carried_by`] is for some of them.
+    pub fn observer(mut self, observer: Observer) -> Builder {
+        self.observer = Some(observer);
+        self
+    }
+
     /// Speaks HTTP/2 from the first byte, to peers that are known to understand it. HTTP/1.1 otherwise.
     pub fn http2(mut self) -> Builder {
         self.is_http2 = true;
@@ -108,6 +116,8 @@ impl Builder {
 
     /// A client that dials with `connector`, for example one that speaks TLS.
     pub fn build_with<C: Connector>(self, connector: C) -> Client<C> {
+        let observed = Observed::default();
+        let dialler = Dialler::new(connector, self.limits.clone(), self.is_http2, observed.clone());
         let ping = Some(self.limits.unreachable / 2).filter(|half| *half < LONGEST);
         let pool = legacy::Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -120,13 +130,15 @@ impl Builder {
             // What comes late for a stream that was given up is an error of the peer's to the engine, which would close the
             // connection after 1024 of those, with everybody else's exchanges on it.
             .http2_max_local_error_reset_streams(None)
-            .build(Dialler::new(connector, self.limits.clone(), self.is_http2));
+            .build(dialler);
         Client {
             pool,
             hosts: Arc::new(Hosts::new(self.limits.exchanges_per_host)),
             is_http2: self.is_http2,
             exchange: self.limits.exchange,
             outbound: Arc::new(self.outbound),
+            observer: self.observer,
+            observed,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bequest::{CancelScope, Context, Reason};
@@ -12,36 +13,43 @@ use http_body::Body;
 use super::BoxError;
 use super::body::ResponseBody;
 use super::error::{Error, Step, Why};
+use super::observe::{Exchange, Observer, Watch};
 use crate::wire::Outbound;
 
 /// An exchange that has begun. Its drop ends its context.
 pub(crate) struct Call {
     scope: CancelScope,
     margin: Duration,
+    /// `None`: nobody observes it.
+    watch: Option<Watch>,
 }
 
 impl Call {
-    /// Begins an exchange for `ctx`, of at most `limit`, and writes into the head what goes along.
+    /// Begins an exchange for `ctx`, of at most `limit`, and writes into the head what goes along. `observer` is told of it
+    /// beside those that `ctx` carries.
     pub(crate) fn begin(
         ctx: &Context,
         limit: Duration,
         outbound: &Outbound,
+        observer: Option<&Observer>,
         head: &mut Parts,
     ) -> Result<Call, Error> {
         let scope = ctx
             .with_timeout(limit)
             .named("exchange")
             .reason(Reason::Limit("exchange"));
+        let applied = match scope.err() {
+            None => outbound.apply(&scope, head).map_err(Why::TooLittle),
+            Some(end) => Err(Why::Ended(end)),
+        };
         let call = Call {
+            watch: Watch::begin(&scope, observer, head),
             scope,
             margin: outbound.margin,
         };
-        if let Some(end) = call.scope.err() {
-            return Err(call.error(Step::Waiting, Why::Ended(end)));
-        }
-        match outbound.apply(&call.scope, head) {
+        match applied {
             Ok(()) => Ok(call),
-            Err(little) => Err(call.error(Step::Waiting, Why::TooLittle(little))),
+            Err(why) => Err(call.error(Step::Waiting, why)),
         }
     }
 
@@ -71,8 +79,15 @@ impl Call {
         R: Body + Send + 'static,
         P: Send + Sync + 'static,
     {
-        let margin = self.margin;
-        response.map(|body| ResponseBody::new(body, self.scope, margin, Box::new(place)))
+        if let Some(watch) = &self.watch {
+            watch.answered(response.status());
+        }
+        response.map(|body| ResponseBody::new(body, self.scope, self.margin, Box::new(place), self.watch))
+    }
+
+    /// The exchange, if anybody observes it.
+    pub(super) fn observed(&self) -> Option<&Arc<Exchange>> {
+        self.watch.as_ref().map(Watch::exchange)
     }
 
     /// The context of the exchange.
@@ -81,6 +96,10 @@ impl Call {
     }
 
     fn error(&self, step: Step, why: Why) -> Error {
-        Error::new(step, why, self.margin)
+        let error = Error::new(step, why, self.margin);
+        if let Some(watch) = &self.watch {
+            watch.failed(&error);
+        }
+        error
     }
 }

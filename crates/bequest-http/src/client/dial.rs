@@ -14,6 +14,7 @@ use std::future::{Future, poll_fn, ready};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as TaskContext, Poll, ready};
+use std::time::Instant;
 
 use bequest::Context;
 use http::Uri;
@@ -27,6 +28,7 @@ use super::BoxError;
 use super::builder::Limits;
 use super::hosts;
 use super::kept::Kept;
+use super::observe::Observed;
 
 /// What a connector must be to be wrapped: it gives connections that the pool can use.
 pub trait Connector:
@@ -62,6 +64,7 @@ pub(super) struct Dialler<C: Connector> {
     limits: Limits,
     is_http2: bool,
     left: Arc<Left<Kept<C::Response>>>,
+    observed: Observed,
 }
 
 /// A dial that a request waits for.
@@ -98,12 +101,13 @@ type Taker<T> = oneshot::Sender<Result<T, BoxError>>;
 struct Left<T>(Mutex<HashMap<String, Vec<Dial<T>>>>);
 
 impl<C: Connector> Dialler<C> {
-    pub(super) fn new(connector: C, limits: Limits, is_http2: bool) -> Dialler<C> {
+    pub(super) fn new(connector: C, limits: Limits, is_http2: bool, observed: Observed) -> Dialler<C> {
         Dialler {
             connector,
             limits,
             is_http2,
             left: Arc::new(Left(Mutex::default())),
+            observed,
         }
     }
 
@@ -129,9 +133,12 @@ impl<C: Connector> Dialler<C> {
         }
         let mut connector = self.connector.clone();
         let uri = uri.clone();
+        let observed = self.observed.clone();
+        let began = observed.is_noted().then(Instant::now);
         let work = async move {
             poll_fn(|cx| connector.poll_ready(cx)).await.map_err(Into::into)?;
-            connector.call(uri).await.map(Kept::new).map_err(Into::into)
+            let io = connector.call(uri).await.map_err(Into::into)?;
+            Ok(Kept::new(io, observed, began.map(|began| began.elapsed())))
         };
         let (dial, answer) = start(&Handle::current(), work, self.keeping());
         Waiting {
@@ -295,6 +302,7 @@ impl<C: Connector> Clone for Dialler<C> {
             limits: self.limits.clone(),
             is_http2: self.is_http2,
             left: self.left.clone(),
+            observed: self.observed.clone(),
         }
     }
 }

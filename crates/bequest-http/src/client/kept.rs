@@ -6,11 +6,15 @@
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
+
+use super::observe::{Line, Observed};
 
 /// More than this is no greeting.
 const GREETING: usize = 4096;
@@ -21,13 +25,18 @@ pub(super) struct Kept<T> {
     io: T,
     /// To be read before what the peer says from now on.
     heard: BytesMut,
+    observed: Observed,
+    /// How long it was dialled, if anybody observed that.
+    dial: Option<Duration>,
 }
 
 impl<T: Read + Unpin> Kept<T> {
-    pub(super) fn new(io: T) -> Kept<T> {
+    pub(super) fn new(io: T, observed: Observed, dial: Option<Duration>) -> Kept<T> {
         Kept {
             io,
             heard: BytesMut::new(),
+            observed,
+            dial,
         }
     }
 
@@ -93,7 +102,12 @@ impl<T: Write + Unpin> Write for Kept<T> {
 }
 
 impl<T: Connection> Connection for Kept<T> {
+    /// Asked once, when an exchange has it.
     fn connected(&self) -> Connected {
-        self.io.connected()
+        let connected = self.io.connected();
+        match self.observed.is_noted() {
+            true => connected.extra(Arc::new(Line::new(self.dial))),
+            false => connected,
+        }
     }
 }

@@ -121,7 +121,7 @@ where
             let (mut head, body) = request.into_parts();
             let ctx = head.extensions.remove::<Context>();
             let ctx = ctx.unwrap_or_else(Context::background);
-            let call = Call::begin(&ctx, layer.exchange, &layer.outbound, &mut head)?;
+            let call = Call::begin(&ctx, layer.exchange, &layer.outbound, None, &mut head)?;
             call.run(|| Step::Waiting, poll_fn(|cx| client.poll_ready(cx)))
                 .await?;
             let exchange = client.call(Request::from_parts(head, body));

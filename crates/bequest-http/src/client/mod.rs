@@ -2,7 +2,8 @@
 //!
 //! Here lives what a context does to an exchange; the protocols and the pool of used connections are hyper's. There are
 //! two ways in: [`Client`], ready to use, over TLS with feature `tls`, and [`ContextLayer`], which does the same around any
-//! tower client. [`RetryLayer`] tries again what may be tried again, within what the caller has left.
+//! tower client. [`RetryLayer`] tries again what may be tried again, within what the caller has left. An [`Observer`] is told of
+//! each exchange.
 //!
 //! ```text
 //! step       Waiting ──► Dialling ──► Sending ──► Answering ──► Reading
@@ -31,6 +32,7 @@ mod error;
 mod hosts;
 mod kept;
 mod layer;
+mod observe;
 mod ready;
 mod retry;
 mod sending;
@@ -48,6 +50,7 @@ pub use builder::{Builder, Limits};
 pub use dial::Connector;
 pub use error::{Error, Step};
 pub use layer::{ContextLayer, ContextService};
+pub use observe::{ConnInfo, Event, Exchange, Observer};
 pub use ready::Client;
 pub use retry::{GaveUp, Replayable, Retry, RetryError, RetryLayer, RetryService};
 #[cfg(feature = "tls")]

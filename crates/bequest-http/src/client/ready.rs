@@ -22,6 +22,7 @@ use super::call::Call;
 use super::dial::{Connector, Dialler};
 use super::error::{Error, Step};
 use super::hosts::Hosts;
+use super::observe::{Event, Exchange, Observed, Observer};
 use super::sending::{AnyBody, Sent, sending};
 use crate::wire::Outbound;
 
@@ -58,6 +59,8 @@ pub struct Client<C: Connector = HttpConnector> {
     pub(super) is_http2: bool,
     pub(super) exchange: Duration,
     pub(super) outbound: Arc<Outbound>,
+    pub(super) observer: Option<Observer>,
+    pub(super) observed: Observed,
 }
 
 impl Client {
@@ -93,9 +96,14 @@ impl<C: Connector> Client<C> {
         B::Error: Into<BoxError>,
     {
         let (mut head, body) = request.into_parts();
-        let call = Call::begin(ctx, self.exchange, &self.outbound, &mut head)?;
+        let observer = self.observer.as_ref();
+        let call = Call::begin(ctx, self.exchange, &self.outbound, observer, &mut head)?;
         let host = self.hosts.host(&head.uri);
         let place = call.run(|| Step::Waiting, host.places.acquire_owned()).await?;
+        if let Some(exchange) = call.observed() {
+            self.observed.note();
+            exchange.connecting();
+        }
         let connecting = match self.is_http2 {
             true => Some(
                 call.run(|| Step::Dialling, host.connecting.acquire_owned())
@@ -103,10 +111,15 @@ impl<C: Connector> Client<C> {
             ),
             false => None,
         };
-        let (body, sent) = sending(body, call.context());
+        let (body, sent) = sending(body, &call);
         let mut request = Request::from_parts(head, body);
         let connection = capture_connection(&mut request);
-        let exchange = connected(self.pool.request(request), connection.clone(), connecting);
+        let told = call.observed().map(|exchange| Told {
+            exchange: exchange.clone(),
+            is_http2: self.is_http2,
+        });
+        told.as_ref().inspect(|told| told.of_interim(&mut request));
+        let exchange = connected(self.pool.request(request), connection.clone(), connecting, told);
         let response = call.run(|| step(&connection, &sent), exchange).await?;
         Ok(call.answer(response, place))
     }
@@ -138,6 +151,31 @@ where
     }
 }
 
+/// An exchange whose observers are told of its connection.
+struct Told {
+    exchange: Arc<Exchange>,
+    is_http2: bool,
+}
+
+impl Told {
+    fn of_interim<B>(&self, request: &mut Request<B>) {
+        let exchange = self.exchange.clone();
+        hyper::ext::on_informational(request, move |answer| {
+            exchange.tell_of_connection(Event::Interim(answer.status()));
+        });
+    }
+
+    fn of_connection(&self, connection: &CaptureConnection) {
+        // Not told under the engine's lock.
+        let info = {
+            let connected = connection.connection_metadata();
+            let connected = connected.as_ref();
+            connected.map(|connected| self.exchange.conn_info(connected, self.is_http2))
+        };
+        info.inspect(|info| self.exchange.connected(info));
+    }
+}
+
 /// Does an exchange, and lets the next one look for a connection as soon as this one has its own.
 ///
 /// hyper's pool would make all that share a connection wait for the one that dials it, and fail them if that one is given
@@ -146,17 +184,24 @@ async fn connected<F: Future>(
     exchange: F,
     mut connection: CaptureConnection,
     connecting: Option<OwnedSemaphorePermit>,
+    told: Option<Told>,
 ) -> F::Output {
     let mut exchange = pin!(exchange);
-    if let Some(connecting) = connecting {
-        let has_connection = async { drop(connection.wait_for_connection_metadata().await) };
-        tokio::select! {
-            biased;
-            done = exchange.as_mut() => return done,
-            () = has_connection => drop(connecting),
-        }
+    if connecting.is_none() && told.is_none() {
+        return exchange.await;
     }
-    exchange.await
+    let has_connection = async { drop(connection.wait_for_connection_metadata().await) };
+    let done = tokio::select! {
+        biased;
+        done = exchange.as_mut() => Some(done),
+        () = has_connection => None,
+    };
+    drop(connecting);
+    told.inspect(|told| told.of_connection(&connection));
+    match done {
+        Some(done) => done,
+        None => exchange.await,
+    }
 }
 
 /// How far an exchange without an answer has come.

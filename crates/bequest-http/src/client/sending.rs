@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context as TaskContext, Poll, ready};
 
-use bequest::Context;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::BoxError;
+use super::call::Call;
+use super::observe::{Event, Exchange};
 use super::sent_body::SentBody;
 
 /// A body of any type, so that one pool can send them all.
@@ -26,6 +27,8 @@ pin_project_lite::pin_project! {
         body: B,
         sent: Sent,
         has_failed: bool,
+        // Until its observers are told that all is sent.
+        observed: Option<Arc<Exchange>>,
     }
 
     impl<B> PinnedDrop for Sending<B> {
@@ -40,18 +43,31 @@ pin_project_lite::pin_project! {
 }
 
 /// A body made ready to be sent, and the note of its end.
-pub(super) fn sending<B>(body: B, ctx: Context) -> (AnyBody, Sent)
+pub(super) fn sending<B>(body: B, call: &Call) -> (AnyBody, Sent)
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let sent = Sent(Arc::new(AtomicBool::new(body.is_end_stream())));
+    let is_empty = body.is_end_stream();
+    let sent = Sent(Arc::new(AtomicBool::new(is_empty)));
+    let mut observed = call.observed().cloned();
+    if is_empty {
+        tell_sent(&mut observed);
+    }
     let body = Sending {
-        body: SentBody::new(body, ctx),
+        body: SentBody::new(body, call.context()),
         sent: sent.clone(),
         has_failed: false,
+        observed,
     };
     (Box::pin(body), sent)
+}
+
+/// Tells once that all is sent; as it is told of the connection, no sooner than there is one.
+fn tell_sent(observed: &mut Option<Arc<Exchange>>) {
+    if let Some(exchange) = observed.take() {
+        exchange.tell_of_connection(Event::Sent);
+    }
 }
 
 impl Sent {
@@ -76,11 +92,14 @@ where
         self: Pin<&mut Self>,
         cx: &mut TaskContext<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = self.project();
-        let frame = ready!(this.body.poll_frame(cx));
+        let mut this = self.project();
+        let frame = ready!(this.body.as_mut().poll_frame(cx));
         match &frame {
             None => this.sent.note(),
             Some(frame) => *this.has_failed = frame.is_err(),
+        }
+        if !*this.has_failed && (frame.is_none() || this.observed.is_some() && this.body.is_end_stream()) {
+            tell_sent(this.observed);
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }

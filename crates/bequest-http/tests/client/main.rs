@@ -13,6 +13,7 @@ mod hops;
 mod http2;
 mod late;
 mod layer;
+mod observe;
 mod retry;
 mod silent;
 mod steps;

@@ -130,7 +130,7 @@ where
         let ctx = self.ctx.clone().or(given).unwrap_or_else(Context::background);
         let (layer, client) = (self.layer.clone(), self.client.clone());
         Box::pin(async move {
-            let call = match Call::begin(&ctx, layer.limit, &layer.outbound, &mut head) {
+            let call = match Call::begin(&ctx, layer.limit, &layer.outbound, None, &mut head) {
                 Ok(call) => call,
                 Err(error) => return without_messages(error),
             };
