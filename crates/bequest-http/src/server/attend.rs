@@ -25,6 +25,7 @@ use std::time::Duration;
 use super::connection::Connection;
 use super::peer::PeerState;
 use super::socket::Lookout;
+use super::turn::Turn;
 use super::wire::{Ahead, Tap};
 
 /// How long a request runs before more than [`AT_ONCE`] is read ahead of it.
@@ -41,6 +42,7 @@ pub(super) struct Attendant {
     outlook: Lookout,
     /// Running, or over, since the present requests were first seen to wait with more to read.
     patience: Patience,
+    turn: Turn,
 }
 
 enum Watch {
@@ -70,6 +72,7 @@ impl Attendant {
             watch,
             outlook,
             patience: Patience::Unused,
+            turn: Turn::default(),
         }
     }
 
@@ -101,6 +104,12 @@ impl Attendant {
     }
 
     fn poll<H: Future>(&mut self, http: Pin<&mut H>, cx: &mut TaskContext<'_>) -> Poll<H::Output> {
+        let answers = self.conn.answers().so_far();
+        if self.turn.is_theirs(answers, self.conn.is_busy()) {
+            // To the end of the queue.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         self.conn.begin_poll();
         self.tap.begin_poll();
         let polled = http.poll(cx);

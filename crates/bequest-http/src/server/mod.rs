@@ -64,6 +64,7 @@ mod streams;
 #[cfg(feature = "tls")]
 mod tls;
 mod transport;
+mod turn;
 mod upgrade;
 mod wire;
 

@@ -96,11 +96,15 @@ where
             let served = poll_fn(|cx| {
                 let polled = stream.as_mut().poll(cx);
                 stall.hear();
-                match polled {
+                let polled = match polled {
                     Poll::Ready(()) => Poll::Ready(()),
                     // The drop of the stream resets it.
                     Poll::Pending => stall.poll(cx),
+                };
+                if polled.is_ready() || stall.sitting.is_some() {
+                    conn.answers().came();
                 }
+                polled
             });
             // An end by the last step of the shutdown drops the stream, which says so itself.
             let _ = conn.server().dropping.run(served).await;

@@ -25,6 +25,7 @@ use super::shared::Shared;
 use super::socket::Lookout;
 use super::statistics::{Gauge, Raised};
 use super::streams::FirstPolls;
+use super::turn::Answers;
 use super::upgrade::Upgrade;
 
 mod life;
@@ -53,6 +54,8 @@ pub(super) struct Connection {
     resets: AtomicBool,
     /// Of its streams. HTTP/2 only.
     first_polls: FirstPolls,
+    /// Of its streams that are tasks. HTTP/2 only.
+    answers: Answers,
     /// The owner of the context of a protocol that the client asks to change to.
     upgrade: Mutex<Option<CancelScope>>,
     /// Whether that change was answered for. Written by whoever answers.
@@ -109,6 +112,7 @@ impl Connection {
             heard: AtomicBool::new(false),
             resets: AtomicBool::new(false),
             first_polls: FirstPolls::default(),
+            answers: Answers::default(),
             upgrade: Mutex::default(),
             switches: AtomicBool::new(false),
             ends_with_shutdown: AtomicBool::new(false),
@@ -164,6 +168,10 @@ impl Connection {
         let began = self.time_of_poll.get().unwrap_or_default();
         let ended = self.activity.idle_since().unwrap_or_default();
         ended.saturating_sub(began)
+    }
+
+    pub(super) fn answers(&self) -> &Answers {
+        &self.answers
     }
 
     pub(super) fn first_polls(&self) -> &FirstPolls {
