@@ -212,6 +212,13 @@ where
     }
 }
 
+impl<B> ResponseBody<B> {
+    /// The exchange that ends with it.
+    pub(super) fn exchange(&self) -> &Exchange {
+        &self.watch.exchange
+    }
+}
+
 impl<B: Body> ResponseBody<B> {
     /// The body the service answered with, under this head.
     pub(super) fn of_service(

@@ -14,13 +14,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context as TaskContext, Poll, ready};
 
 use bequest::Canceled;
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderValue, Request, Response, header};
 use http_body::Body;
 use hyper::body::Incoming;
 
 use super::body::ResponseBody;
 use super::connection::Connection;
-use super::exchange::Exchange;
 use super::service::{App, Exchanging};
 
 /// What one connection gives to hyper.
@@ -72,9 +71,9 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
             Some(exchanging) => {
-                let mut answer = ready!(Pin::new(&mut *exchanging).poll(cx));
+                let mut answer = ready!(Pin::new(exchanging).poll(cx));
                 if let Ok(response) = &mut answer {
-                    say_goodbye(exchanging.exchange(), response.headers_mut());
+                    say_goodbye(response);
                 }
                 Poll::Ready(answer)
             }
@@ -85,10 +84,11 @@ where
 
 /// HTTP/1 has no goodbye but that of an answer: a client that hears it sends its next request elsewhere, and not into a
 /// connection that is being closed.
-fn say_goodbye(exchange: &Exchange, headers: &mut HeaderMap) {
-    let conn = exchange.conn();
+fn say_goodbye<B>(response: &mut Response<ResponseBody<B>>) {
+    let conn = response.body().exchange().conn();
     if !conn.is_http2() && conn.server().draining.is_done() && !conn.switches() {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
     }
 }
 
