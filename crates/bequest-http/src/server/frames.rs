@@ -6,7 +6,7 @@
 //! is malformed is the engine's business.
 
 /// Where in the stream of frames a client is. Starts before the preface.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Frames {
     /// Bytes to skip: of the preface, then of the present frame's payload.
     skip: usize,
@@ -39,22 +39,27 @@ impl Frames {
 
     /// Takes note of what has been read.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
-        loop {
-            let skipped = self.skip.min(bytes.len());
-            self.skip -= skipped;
-            bytes = &bytes[skipped..];
-            if bytes.is_empty() {
-                return;
-            }
-            let taken = (Frames::HEAD - self.have).min(bytes.len());
-            self.head[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
-            self.have += taken;
-            bytes = &bytes[taken..];
-            if self.have == Frames::HEAD {
-                self.have = 0;
-                self.begin_frame();
-            }
+        while !bytes.is_empty() {
+            bytes = &bytes[self.feed_frame(bytes)..];
         }
+    }
+
+    /// As [`feed`](Frames::feed), up to the end of the present frame; how many bytes that are.
+    pub(super) fn feed_frame(&mut self, bytes: &[u8]) -> usize {
+        let mut fed = 0;
+        if self.skip == 0 {
+            fed = (Frames::HEAD - self.have).min(bytes.len());
+            self.head[self.have..self.have + fed].copy_from_slice(&bytes[..fed]);
+            self.have += fed;
+            if self.have < Frames::HEAD {
+                return fed;
+            }
+            self.have = 0;
+            self.begin_frame();
+        }
+        let skipped = self.skip.min(bytes.len() - fed);
+        self.skip -= skipped;
+        fed + skipped
     }
 
     /// Whether the client owes the rest of a preface, a frame or a header block.

@@ -54,6 +54,7 @@ mod outpost;
 mod pace;
 mod panic;
 mod peer;
+mod ping;
 mod service;
 mod shared;
 mod shutdown;

@@ -10,12 +10,10 @@
 //! 2. A peer that sends anything at all is there. Only peers with a request in flight are judged; the others have the idle
 //!    limit.
 
-use std::future::Future;
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
-use std::time::{Duration, Instant};
+use std::task::Poll;
+use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
@@ -24,13 +22,16 @@ use super::connection::Connection;
 use super::limits::Limits;
 
 /// Longer limits than this are none.
-pub(super) const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The system counts milliseconds in 32 bits; this fits.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Into how many steps the limit is cut for PING: the peer is asked after two of them, judged after all.
+/// Into how many steps the limit is cut for PING.
 const STEPS: u32 = 6;
+
+/// After so many steps of silence the peer is asked; after all of them it is judged.
+const ASKED_AFTER: u32 = 2;
 
 /// Sets the options of an accepted socket: no delay of small writes, and how long the system waits for a silent peer.
 pub(super) fn tune(stream: &TcpStream, limits: &Limits) -> io::Result<()> {
@@ -53,11 +54,6 @@ pub(super) fn tune(stream: &TcpStream, limits: &Limits) -> io::Result<()> {
     Ok(())
 }
 
-/// How often a peer of HTTP/2 is asked whether it is still there, if at all.
-pub(super) fn ping_interval(limits: &Limits) -> Option<Duration> {
-    bounded(limits).map(|limit| limit / STEPS * 2)
-}
-
 /// Waits until a peer of HTTP/2 has not sent anything for the limit though it was asked.
 pub(super) async fn silence(conn: &Connection) {
     let Some(limit) = bounded(&conn.server().limits) else {
@@ -68,6 +64,11 @@ pub(super) async fn silence(conn: &Connection) {
         conn.server().pause(limit / STEPS).await;
         let heard = conn.take_heard() || !conn.is_busy();
         silent = if heard { 0 } else { silent + 1 };
+        if silent == ASKED_AFTER {
+            conn.ask();
+            // The question is written where the engine is polled: by the task that polls this.
+            wake_itself().await;
+        }
     }
 }
 
@@ -75,41 +76,14 @@ fn bounded(limits: &Limits) -> Option<Duration> {
     (limits.unreachable < LONGEST).then_some(limits.unreachable)
 }
 
-/// The server's clock, as hyper reads it: for each frame that comes, to know since when the peer has been silent. For that
-/// the time at which the connection was polled is near enough.
-#[derive(Debug)]
-pub(super) struct Timer(pub(super) Arc<Connection>);
-
-/// A wait on that clock.
-struct Pause(Pin<Box<dyn Future<Output = ()> + Send + Sync>>);
-
-impl hyper::rt::Timer for Timer {
-    fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        let clock = self.0.server().clock.clone();
-        Box::pin(Pause(Box::pin(async move {
-            // The clock's context never ends, so the only outcome is that the time has passed.
-            let _ = clock.sleep(duration).await;
-        })))
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        self.sleep(deadline.saturating_duration_since(self.0.server().clock.now()))
-    }
-
-    fn now(&self) -> Instant {
-        self.0.instant_of_poll()
-    }
+/// Has the task polled once more.
+async fn wake_itself() {
+    poll_fn(|cx| {
+        cx.waker().wake_by_ref();
+        Poll::Ready(())
+    })
+    .await;
 }
-
-impl Future for Pause {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
-        self.0.as_mut().poll(cx)
-    }
-}
-
-impl hyper::rt::Sleep for Pause {}
 
 #[cfg(test)]
 mod tests {
@@ -167,6 +141,5 @@ mod tests {
         };
         let stream = accepted(&limits).await;
         assert!(!SockRef::from(&stream).keepalive().expect("an option"));
-        assert_eq!(ping_interval(&limits), None);
     }
 }

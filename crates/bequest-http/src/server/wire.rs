@@ -30,8 +30,8 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::connection::Connection;
-use super::frames::Frames;
 use super::peer::PeerState;
+use super::ping::Framing;
 use super::statistics::Held;
 use super::transport::{self, Transport};
 
@@ -89,7 +89,7 @@ struct Inner {
     /// How reading ended. hyper hears of it once `store` is empty.
     end: Option<Result<(), io::ErrorKind>>,
     /// Of HTTP/2 only.
-    frames: Option<Frames>,
+    framing: Option<Framing>,
     /// What is gathered, if anything is.
     gathered: BytesMut,
     /// Why what was gathered could not be written. hyper hears of it with its next write.
@@ -124,7 +124,7 @@ impl Wire {
                     store,
                     held: None,
                     end: None,
-                    frames: (protocol == Protocol::Http2).then(|| Frames::new(PREFACE.len())),
+                    framing: (protocol == Protocol::Http2).then(|| Framing::new(PREFACE.len())),
                     gathered: BytesMut::new(),
                     broken: None,
                 }),
@@ -157,6 +157,7 @@ impl Wire {
             return None;
         }
         bufs.iter().for_each(|buf| inner.gathered.extend_from_slice(buf));
+        inner.wrote(bufs, size);
         Some(Ok(size))
     }
 
@@ -164,11 +165,11 @@ impl Wire {
     fn write<T>(
         &self,
         cx: &mut TaskContext<'_>,
-        operate: impl FnOnce(Pin<&mut Transport>, &mut TaskContext<'_>) -> Poll<io::Result<T>>,
+        operate: impl FnOnce(&mut Inner, &mut TaskContext<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         let result = self.inner.write(&self.conn, |inner| {
             ready!(inner.poll_gathered(cx))?;
-            operate(Pin::new(&mut inner.transport), cx)
+            operate(inner, cx)
         });
         result.map(|result| self.noted(result))
     }
@@ -186,7 +187,15 @@ impl Shared {
         conn: &Connection,
         operate: impl FnOnce(&mut Inner) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        let mut inner = lock(&self.inner);
+        Shared::write_with(lock(&self.inner), conn, operate)
+    }
+
+    /// As [`write`](Shared::write), with the lock in hand.
+    fn write_with<T>(
+        mut inner: MutexGuard<'_, Inner>,
+        conn: &Connection,
+        operate: impl FnOnce(&mut Inner) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         let before = inner.transport.socket().taken();
         let result = operate(&mut inner);
         let taken = inner.transport.socket().taken() > before;
@@ -200,6 +209,9 @@ impl Shared {
 impl Inner {
     /// Fills `buf` with what was read ahead, else from the socket.
     fn poll_read(&mut self, cx: &mut TaskContext<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.store.is_empty() && self.awaits_answer() && self.end.is_none() {
+            ready!(self.poll_sieved(cx))?;
+        }
         if self.store.is_empty() {
             return match self.end {
                 Some(end) => Poll::Ready(end.map_err(io::Error::from)),
@@ -218,6 +230,58 @@ impl Inner {
             self.held = None;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Fills the store with what is for hyper, while an answer is awaited that is not. Ready if there is something, if reading
+    /// has ended, or if the answer is here.
+    fn poll_sieved(&mut self, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        while self.store.is_empty() && self.awaits_answer() {
+            let mut space = [const { MaybeUninit::<u8>::uninit() }; STEP];
+            let mut buf = ReadBuf::uninit(&mut space);
+            let read = ready!(Pin::new(&mut self.transport).poll_read(cx, &mut buf));
+            match &read {
+                Ok(()) if !buf.filled().is_empty() => {}
+                // The end comes behind what was held back.
+                Ok(()) => self.end = Some(Ok(())),
+                Err(error) => self.end = Some(Err(error.kind())),
+            }
+            self.take_in(buf.filled());
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes in what has come, to be handed to hyper; nothing: reading has ended.
+    fn take_in(&mut self, bytes: &[u8]) {
+        match &mut self.framing {
+            Some(framing) => framing.take_in(bytes, &mut self.store),
+            None => self.store.extend_from_slice(bytes),
+        }
+    }
+
+    /// Whether the client was asked whether it is there, and has not answered.
+    fn awaits_answer(&self) -> bool {
+        self.framing.as_ref().is_some_and(Framing::awaits_answer)
+    }
+
+    /// Writes that question behind all else, if it may stand there.
+    fn ask(&mut self) -> bool {
+        let question = self.framing.as_mut().and_then(|framing| framing.ask(&self.store));
+        if let Some(question) = question {
+            self.gathered.extend_from_slice(question);
+        }
+        question.is_some()
+    }
+
+    /// Takes note of what hyper has written: the first `size` bytes of `bufs`.
+    fn wrote(&mut self, bufs: &[io::IoSlice<'_>], mut size: usize) {
+        let Some(framing) = &mut self.framing else { return };
+        for buf in bufs {
+            let part = &buf[..size.min(buf.len())];
+            if !part.is_empty() {
+                framing.wrote(part);
+            }
+            size -= part.len();
+        }
     }
 
     /// Whether something that was written is not on its way yet.
@@ -239,9 +303,9 @@ impl Inner {
 
     /// What these bytes leave behind: whether the client is in the middle of a header, and whether it has reset a stream.
     fn follow(&mut self, bytes: &[u8]) -> (bool, bool) {
-        match &mut self.frames {
-            Some(frames) => {
-                frames.feed(bytes);
+        match &mut self.framing {
+            Some(framing) => {
+                let frames = framing.read(bytes);
                 (frames.owes_more(), frames.resets())
             }
             None => (true, false),
@@ -260,10 +324,14 @@ impl Tap {
         if !self.gathers {
             return;
         }
-        if !lock(&self.inner.inner).has_unsent() {
+        let mut inner = lock(&self.inner.inner);
+        if self.conn.is_to_be_asked() && inner.ask() {
+            self.conn.was_asked();
+        }
+        if !inner.has_unsent() {
             return;
         }
-        let sent = self.inner.write(&self.conn, |inner| {
+        let sent = Shared::write_with(inner, &self.conn, |inner| {
             ready!(inner.poll_gathered(cx))?;
             Pin::new(&mut inner.transport).poll_flush(cx)
         });
@@ -298,8 +366,16 @@ impl Tap {
             let mut space = [const { MaybeUninit::<u8>::uninit() }; STEP];
             let mut buf = ReadBuf::uninit(&mut space[..room]);
             let read = Pin::new(&mut inner.transport).poll_read(cx, &mut buf);
-            inner.store.extend_from_slice(buf.filled());
-            held.shrink_to(inner.store.len());
+            if read.is_ready() {
+                let awaited = inner.awaits_answer();
+                inner.take_in(buf.filled());
+                if awaited {
+                    self.conn.hears();
+                }
+            }
+            if let Some(held) = &mut inner.held {
+                held.shrink_to(inner.store.len());
+            }
             match read {
                 Poll::Pending => return Ahead::Waiting,
                 Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
@@ -375,7 +451,11 @@ impl AsyncRead for Wire {
         }
         let before = buf.filled().len();
         let mut inner = self.inner();
+        let awaited = inner.awaits_answer();
         let result = inner.poll_read(cx, buf);
+        if awaited && !inner.awaits_answer() {
+            self.conn.hears();
+        }
         self.inner.awaited.store(result.is_pending(), Relaxed);
         let result = match ready!(result) {
             // What follows an upgrade may end where the connection does, so there the difference is passed on.
@@ -410,7 +490,11 @@ impl AsyncWrite for Wire {
                 return Poll::Ready(gathered);
             }
         }
-        self.write(cx, |transport, cx| transport.poll_write_vectored(cx, bufs))
+        self.write(cx, |inner, cx| {
+            let size = ready!(Pin::new(&mut inner.transport).poll_write_vectored(cx, bufs))?;
+            inner.wrote(bufs, size);
+            Poll::Ready(Ok(size))
+        })
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -420,7 +504,7 @@ impl AsyncWrite for Wire {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
         // What is gathered is flushed after the poll.
         match self.holds_back && !self.gathers {
-            true => self.write(cx, |transport, cx| transport.poll_flush(cx)),
+            true => self.write(cx, |inner, cx| Pin::new(&mut inner.transport).poll_flush(cx)),
             false => Poll::Ready(Ok(())),
         }
     }

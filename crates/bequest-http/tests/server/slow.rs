@@ -15,7 +15,10 @@ use http_body::Frame;
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
 
-use super::common::{Http1, Http2, RawHttp2, TestBody, TestClock, TestServer, full, guard, probe, until};
+use super::common::{
+    Http1, Http2, RawHttp2, TestBody, TestClock, TestServer, full, guard, header_block, http2_bytes, probe,
+    until,
+};
 
 const STEP: Duration = Duration::from_millis(500);
 const SECOND: Duration = Duration::from_secs(1);
@@ -376,6 +379,58 @@ async fn a_peer_of_http1_that_the_system_gives_up_is_unreachable() {
     drop(client);
 }
 
+/// Lets time pass until the server asks whether the client is there.
+async fn question(clock: &TestClock, client: &mut RawHttp2) -> Vec<u8> {
+    let asked = async {
+        loop {
+            let frame = client.next().await.expect("an open connection");
+            if frame.kind == RawHttp2::PING && frame.flags & RawHttp2::ACK == 0 {
+                return frame.payload;
+            }
+        }
+    };
+    clock.step_until(STEP, "a question", asked).await.0
+}
+
+#[tokio::test]
+async fn a_question_and_its_answer_leave_the_request_and_the_response_whole() {
+    let clock = TestClock::new();
+    let echo = service_fn(async |request: Request<RequestBody>| {
+        let body = request
+            .into_body()
+            .collect()
+            .await
+            .expect("a whole body")
+            .to_bytes();
+        Response::new(http_body_util::Full::new(body))
+    });
+    let limits = Limits {
+        unreachable: 30 * SECOND,
+        ..unlimited()
+    };
+    let server = TestServer::with(Server::builder().limits(limits), clock.context(), echo).await;
+    let mut client = RawHttp2::connect(server.addr).await;
+    client
+        .frame(RawHttp2::HEADERS, RawHttp2::END_HEADERS, 1, &header_block("/"))
+        .await;
+    let asked = question(&clock, &mut client).await;
+    // The answer amid the body, in two pieces, and one that looks like it within the body.
+    let answer = http2_bytes::frame(RawHttp2::PING, RawHttp2::ACK, 0, &asked);
+    let one = http2_bytes::frame(RawHttp2::DATA, 0, 1, b"one ");
+    let two = http2_bytes::frame(RawHttp2::DATA, RawHttp2::END_STREAM, 1, &answer);
+    let (half, rest) = answer.split_at(11);
+    assert!(client.try_send(&[&one, half].concat()).await);
+    assert!(client.try_send(&[rest, &two].concat()).await);
+    let echoed = loop {
+        let frame = client.next().await.expect("an open connection");
+        if frame.kind == RawHttp2::DATA {
+            break frame.payload;
+        }
+    };
+    assert_eq!(echoed, [b"one ", &answer[..]].concat());
+    assert!(client.is_answered().await, "and the connection goes on");
+}
+
 #[tokio::test]
 async fn a_peer_of_http2_that_answers_its_pings_is_there() {
     let clock = TestClock::new();
@@ -389,16 +444,8 @@ async fn a_peer_of_http2_that_answers_its_pings_is_there() {
     client.get(1, "/").await;
     let arrival = arrivals.next().await;
     while clock.elapsed() < 120 * SECOND {
-        clock.advance(10 * SECOND);
-        let asked = loop {
-            let frame = client.next().await.expect("an open connection");
-            if frame.kind == RawHttp2::PING {
-                break frame;
-            }
-        };
-        client
-            .frame(RawHttp2::PING, RawHttp2::ACK, 0, &asked.payload)
-            .await;
+        let asked = question(&clock, &mut client).await;
+        client.frame(RawHttp2::PING, RawHttp2::ACK, 0, &asked).await;
         // Once this is answered the server has read what came before it.
         client.frames_until_ping().await;
     }

@@ -84,10 +84,6 @@ impl Connection {
                 self.is_http2.store(true, Relaxed);
                 let mut builder = http2::Builder::new(Streams::new(self.clone()));
                 builder.max_concurrent_streams(self.server.limits.streams);
-                builder.timer(silence::Timer(self.clone()));
-                builder.keep_alive_interval(silence::ping_interval(&self.server.limits));
-                // The answer is for `silence` to judge.
-                builder.keep_alive_timeout(silence::LONGEST);
                 let mut http = Box::pin(builder.serve_connection(TokioIo::new(wire), service));
                 let over = drive(self, http.as_mut(), attendant).await;
                 self.end(over);

@@ -10,7 +10,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bequest::{CancelScope, Context, Reason};
 use http::{Method, StatusCode, Version};
@@ -50,6 +50,8 @@ pub(super) struct Connection {
     is_http2: AtomicBool,
     /// Whether the client has sent anything since this was last asked.
     heard: AtomicBool,
+    /// Whether the client is to be asked whether it is there. HTTP/2 only; written by the connection's task.
+    asks: AtomicBool,
     /// Whether the client has ever reset a stream. Written by whoever reads, before the engine hears of it.
     resets: AtomicBool,
     /// Of its streams. HTTP/2 only.
@@ -110,6 +112,7 @@ impl Connection {
             lookout: OnceLock::new(),
             is_http2: AtomicBool::new(false),
             heard: AtomicBool::new(false),
+            asks: AtomicBool::new(false),
             resets: AtomicBool::new(false),
             first_polls: FirstPolls::default(),
             answers: Answers::default(),
@@ -139,11 +142,7 @@ impl Connection {
 
     /// The task of the connection is polled anew.
     pub(super) fn begin_poll(&self) {
-        match self.is_http2() {
-            // Its engine asks in each poll, to know since when the peer has been silent.
-            true => self.time_of_poll.set(self.server.stopwatch.now()),
-            false => self.time_of_poll.clear(),
-        }
+        self.time_of_poll.clear();
     }
 
     /// The time, read once for each poll of the connection's task, and only to be asked there.
@@ -153,14 +152,6 @@ impl Connection {
         }
         self.time_of_poll.begin(|| self.server.stopwatch.now());
         self.time_of_poll.get().unwrap_or_default()
-    }
-
-    /// When the task was last polled, to be asked from anywhere.
-    pub(super) fn instant_of_poll(&self) -> Instant {
-        let polled = self.time_of_poll.get();
-        polled
-            .and_then(|polled| self.server.stopwatch.instant(polled))
-            .unwrap_or_else(|| self.server.clock.now())
     }
 
     /// How much of the present poll had gone by when a request of it was ended last.
@@ -196,7 +187,7 @@ impl Connection {
     /// The client sent something; `owes_more` if that leaves it in the middle of a header, `resets` if it has ever reset a
     /// stream.
     pub(super) fn saw_bytes(&self, owes_more: bool, resets: bool) {
-        self.heard.store(true, Relaxed);
+        self.hears();
         if resets {
             self.resets.store(true, Relaxed);
         }
@@ -212,6 +203,26 @@ impl Connection {
             true => self.activity.stalled_since.clear(),
             false => self.activity.stalled_since.begin(|| self.server.stopwatch.now()),
         }
+    }
+
+    /// The client is there.
+    pub(super) fn hears(&self) {
+        self.heard.store(true, Relaxed);
+    }
+
+    /// Has the client asked whether it is there, in the next poll of the connection's task in which that is possible.
+    pub(super) fn ask(&self) {
+        self.asks.store(true, Relaxed);
+    }
+
+    /// Whether it is to be.
+    pub(super) fn is_to_be_asked(&self) -> bool {
+        self.asks.load(Relaxed)
+    }
+
+    /// That is done.
+    pub(super) fn was_asked(&self) {
+        self.asks.store(false, Relaxed);
     }
 
     /// Whether the client has sent anything since this was last asked.
