@@ -73,6 +73,9 @@ pub(super) async fn drive<H: Engine>(
         }
     }
     http.as_mut().close();
+    if over.is_none() {
+        conn.end_tunnels();
+    }
     conn.restart_idle();
     let sides = async {
         tokio::select! {

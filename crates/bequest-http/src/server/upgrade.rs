@@ -8,9 +8,11 @@
 //! 1. The task of the connection stays until nobody holds the socket any more: it counts as a connection, and shutdown
 //!    waits for it within its bounds.
 //! 2. At the last step of the shutdown the socket is hung up, whoever holds it.
+//! 3. Of HTTP/2 any number of streams may be tunnels; each has a context, which its connection owns for as long as anybody has
+//!    a handle on it.
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bequest::{CancelScope, Context, Reason};
 
@@ -26,6 +28,9 @@ use super::socket::Lookout;
 /// or unread; with [`Shutdown`](Reason::Shutdown) as soon as the server begins to shut down, so that there is time for a
 /// farewell; and with [`ResponseEnded`](Reason::ResponseEnded) once the socket is dropped. At the latest it ends with the
 /// connection, also if the protocol is never changed.
+///
+/// On HTTP/2 a stream becomes a tunnel (`CONNECT`). There it ends with the connection and with the shutdown; that the client
+/// has closed or reset the stream is seen by whoever reads or writes it.
 ///
 /// # Example: an echo that stops when it is told
 ///
@@ -69,6 +74,48 @@ impl Upgrade {
     /// The handle on a scope.
     pub(super) fn of(scope: &CancelScope) -> Upgrade {
         Upgrade(scope.context())
+    }
+}
+
+/// The owners of the contexts of what the requests of a connection have asked to change to.
+#[derive(Default)]
+pub(super) struct Offers(Mutex<Vec<CancelScope>>);
+
+impl Offers {
+    /// Makes the context of another one, below the connection's. Of HTTP/1 a new one stands in place of the one before, which
+    /// came to nothing.
+    pub(super) fn offer(&self, connection: &Context, is_http2: bool) -> Upgrade {
+        let scope = connection.with_cancel().named("upgrade");
+        let upgrade = Upgrade::of(&scope);
+        let former = {
+            let mut offers = self.lock();
+            let is_wanted = |offer: &CancelScope| is_http2 && !offer.is_unobserved();
+            let (kept, former): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut *offers).into_iter().partition(is_wanted);
+            *offers = kept;
+            offers.push(scope);
+            former
+        };
+        // Outside the lock, as its end may run anything.
+        drop(former);
+        upgrade
+    }
+
+    /// Gives the last one away.
+    pub(super) fn take(&self) -> Option<CancelScope> {
+        self.lock().pop()
+    }
+
+    /// Ends all of them.
+    pub(super) fn end(&self, reason: Reason) {
+        let offers = std::mem::take(&mut *self.lock());
+        for offer in offers {
+            offer.cancel_for(reason);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<CancelScope>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use super::common::{Http1, TestBody, TestClock, TestServer, full, guard, until};
+use super::common::{Http1, RawHttp2, TestBody, TestClock, TestServer, full, guard, http2_bytes, until};
 
 /// What the handler tells of an upgrade.
 struct Upgraded {
@@ -157,4 +157,84 @@ async fn a_request_that_asks_for_nothing_is_offered_nothing() {
     let mut client = Http1::connect(server.addr).await;
     client.request("GET", "/").await;
     assert_eq!(client.answer().await.body, "nothing asked");
+}
+
+/// Asks for a tunnel on this stream of HTTP/2.
+async fn connect(client: &mut RawHttp2, stream: u32) {
+    let block = [
+        http2_bytes::field(":method", "CONNECT"),
+        http2_bytes::field(":authority", "test:80"),
+    ];
+    client
+        .frame(RawHttp2::HEADERS, RawHttp2::END_HEADERS, stream, &block.concat())
+        .await;
+}
+
+/// A server that opens every tunnel that it is asked for, and hands it to the test.
+async fn tunnels(root: Context) -> (TestServer, mpsc::UnboundedReceiver<Upgraded>) {
+    let (tell, told) = mpsc::unbounded_channel();
+    let service = service_fn(move |mut request: Request<RequestBody>| {
+        let tell = tell.clone();
+        async move {
+            let upgrade = request.extensions().get::<Upgrade>().expect("a tunnel").clone();
+            let ctx = request.extensions().get::<Context>().expect("a context").clone();
+            let socket = hyper::upgrade::on(&mut request);
+            tokio::spawn(async move {
+                let upgraded = Upgraded {
+                    request: ctx,
+                    upgrade: upgrade.context().clone(),
+                    socket: TokioIo::new(socket.await.expect("a tunnel")),
+                };
+                // A test that has ended hears nothing any more.
+                let _ = tell.send(upgraded);
+            });
+            full("")
+        }
+    });
+    (TestServer::with(Server::builder(), root, service).await, told)
+}
+
+#[tokio::test]
+async fn each_tunnel_of_http2_has_a_context_of_its_own_that_ends_with_the_connection() {
+    let (server, mut told) = tunnels(Context::background()).await;
+    let mut client = RawHttp2::connect(server.addr).await;
+    connect(&mut client, 1).await;
+    let mut first = guard("a tunnel", told.recv()).await.expect("a handler");
+    connect(&mut client, 3).await;
+    let second = guard("another one", told.recv()).await.expect("a handler");
+    for tunnel in [&first, &second] {
+        let end = guard("the request", tunnel.request.done()).await;
+        assert_eq!(end.reason(), Reason::ResponseEnded);
+        assert!(!tunnel.upgrade.is_done());
+    }
+    client.frame(RawHttp2::DATA, 0, 1, b"ping").await;
+    let mut got = [0; 4];
+    guard("the bytes", first.socket.read_exact(&mut got))
+        .await
+        .expect("an open tunnel");
+    assert_eq!(&got, b"ping");
+    drop(client);
+    for tunnel in [&first, &second] {
+        let end = guard("the departure", tunnel.upgrade.done()).await;
+        assert_eq!(end.reason(), Reason::ClientGone);
+    }
+}
+
+#[tokio::test]
+async fn tunnels_of_http2_hear_of_the_shutdown_at_once() {
+    let clock = TestClock::new();
+    let (server, mut told) = tunnels(clock.context()).await;
+    let mut client = RawHttp2::connect(server.addr).await;
+    connect(&mut client, 1).await;
+    let tunnel = guard("a tunnel", told.recv()).await.expect("a handler");
+    server.process.cancel_for(Reason::Shutdown);
+    let end = guard("the shutdown", tunnel.upgrade.done()).await;
+    assert_eq!(
+        (end.reason(), clock.elapsed()),
+        (Reason::Shutdown, Duration::ZERO)
+    );
+    drop(tunnel);
+    drop(client);
+    server.stop().await;
+    assert_eq!(clock.elapsed(), Duration::ZERO);
 }

@@ -93,7 +93,7 @@ impl Connection {
 
     /// The owner of the upgrade's context, if the protocol has been changed.
     fn take_upgrade(&self) -> Option<CancelScope> {
-        let scope = self.upgrade().take();
+        let scope = self.upgrades.take();
         scope.filter(|_| self.switches())
     }
 

@@ -9,7 +9,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bequest::{CancelScope, Context, Reason};
@@ -26,7 +26,7 @@ use super::socket::Lookout;
 use super::statistics::{Gauge, Raised};
 use super::streams::FirstPolls;
 use super::turn::Answers;
-use super::upgrade::Upgrade;
+use super::upgrade::{Offers, Upgrade};
 
 mod life;
 
@@ -59,7 +59,7 @@ pub(super) struct Connection {
     /// Of its streams that are tasks. HTTP/2 only.
     answers: Answers,
     /// The owner of the context of a protocol that the client asks to change to.
-    upgrade: Mutex<Option<CancelScope>>,
+    upgrades: Offers,
     /// Whether that change was answered for. Written by whoever answers.
     switches: AtomicBool,
     /// Whether a response of it has no end but the server's shutdown, or was ended by that. Written by that response.
@@ -116,7 +116,7 @@ impl Connection {
             resets: AtomicBool::new(false),
             first_polls: FirstPolls::default(),
             answers: Answers::default(),
-            upgrade: Mutex::default(),
+            upgrades: Offers::default(),
             switches: AtomicBool::new(false),
             ends_with_shutdown: AtomicBool::new(false),
             let_go: Notify::new(),
@@ -237,12 +237,18 @@ impl Connection {
 
     /// A request asks for another protocol: makes the context of that.
     pub(super) fn offer_upgrade(&self) -> Upgrade {
-        let scope = self.context.with_cancel().named("upgrade");
-        let upgrade = Upgrade::of(&scope);
-        let former = self.upgrade().replace(scope);
-        // Outside the lock, as its end may run anything.
-        drop(former);
+        let upgrade = self.upgrades.offer(&self.context, self.is_http2());
+        if self.server.draining.is_done() {
+            self.end_tunnels();
+        }
         upgrade
+    }
+
+    /// Tells the tunnels of HTTP/2 of the shutdown. What HTTP/1 changes to is told by whoever looks after it.
+    pub(super) fn end_tunnels(&self) {
+        if self.is_http2() {
+            self.upgrades.end(Reason::Shutdown);
+        }
     }
 
     /// An answer has been given: takes note if it changes the protocol.
@@ -394,10 +400,6 @@ impl Connection {
             _of_server: tally.lingering.raise_below(limits.lingering)?,
             _of_kind: kind.raise(),
         })
-    }
-
-    fn upgrade(&self) -> MutexGuard<'_, Option<CancelScope>> {
-        self.upgrade.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
