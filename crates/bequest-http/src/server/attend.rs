@@ -185,3 +185,64 @@ pub(super) async fn watch(conn: Arc<Connection>, lookout: Lookout) {
         conn.saw(reset.await);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bequest::Context;
+    use bytes::BytesMut;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::super::connection::Driven;
+    use super::super::socket::Socket;
+    use super::super::transport::Transport;
+    use super::super::wire::{Protocol, Wire};
+    use super::super::{ConnInfo, ListenerInfo, Server};
+    use super::*;
+
+    /// What looks after a connection on which nothing has happened, and both ends of its socket.
+    async fn attendant() -> (Attendant, Wire, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let local_addr = listener.local_addr().expect("an address");
+        let client = TcpStream::connect(local_addr).await.expect("a listener");
+        let (stream, peer_addr) = listener.accept().await.expect("a client");
+        let (server, _stages) = Server::builder().start(&ListenerInfo { local_addr }, &Context::background());
+        let info = ConnInfo::new(1, peer_addr, local_addr);
+        let conn = Arc::new(Connection::open(server, info, Driven::Here));
+        let socket = Socket::new(stream);
+        let outlook = socket.lookout();
+        let wire = Wire::new(
+            Transport::Plain(socket),
+            BytesMut::new(),
+            Protocol::Http1,
+            conn.clone(),
+        );
+        (Attendant::new(conn, wire.tap(), outlook), wire, client)
+    }
+
+    fn is_armed(attendant: &Attendant) -> bool {
+        matches!(attendant.watch, Watch::Armed(_)) || !matches!(attendant.patience, Patience::Unused)
+    }
+
+    #[tokio::test]
+    async fn nothing_is_armed_before_a_request_has_to_wait() {
+        let (mut attendant, _wire, _client) = attendant().await;
+        let conn = attendant.conn.clone();
+        let mut requests = 0;
+        let engine = poll_fn(|_| {
+            // A request that is answered where it was read, and one that is not.
+            requests += 1;
+            conn.request_began();
+            if requests == 1 {
+                conn.request_ended(Duration::ZERO);
+            }
+            Poll::<()>::Pending
+        });
+        let mut engine = pin!(engine);
+        let mut poll = async || {
+            poll_fn(|cx| Poll::Ready(attendant.poll(engine.as_mut(), cx).is_pending())).await;
+            is_armed(&attendant)
+        };
+        assert!(!poll().await, "answered in its first poll");
+        assert!(poll().await, "it waits");
+    }
+}
