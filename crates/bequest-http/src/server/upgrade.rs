@@ -25,7 +25,7 @@ use super::socket::Lookout;
 /// `hyper::upgrade::OnUpgrade`.
 ///
 /// It ends with [`ClientGone`](Reason::ClientGone) when the client closes its sending side or resets the connection, read
-/// or unread; with [`Shutdown`](Reason::Shutdown) as soon as the server begins to shut down, so that there is time for a
+/// or unread, where sockets are watched; with [`Shutdown`](Reason::Shutdown) as soon as the server begins to shut down, so that there is time for a
 /// farewell; and with [`ResponseEnded`](Reason::ResponseEnded) once the socket is dropped. At the latest it ends with the
 /// connection, also if the protocol is never changed.
 ///
