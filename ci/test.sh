@@ -19,6 +19,7 @@ step "model checking" ci/loom.sh
 step "random schedules of larger programs" ci/shuttle.sh
 step "the plain tree under the same tests" ci/twin.sh
 step "memory: sanitizers, miri, memcheck, where they are" ci/sanitize.sh
+step "fuzz targets, each for a while" ci/fuzz.sh
 step "a minute of random work on eight threads" ci/soak.sh
 step "the page in a browser" ci/page.sh "${CARGO_TARGET_DIR:-target}/release/bequest"
 summary

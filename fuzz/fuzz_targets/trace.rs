@@ -1,4 +1,4 @@
-//! `traceparent` and `tracestate`: whatever is read is read again unchanged.
+//! `traceparent` and `tracestate`: whatever is read is read again unchanged, and can be added to.
 #![no_main]
 
 use bequest_http::wire::{TraceParent, TraceState};
@@ -10,6 +10,10 @@ fuzz_target!(|text: &[u8]| {
     }
     if let Some(state) = TraceState::parse(text.split(|byte| *byte == b'\n')) {
         let again = TraceState::parse([state.as_str().as_bytes()]);
-        assert_eq!(again, Some(state));
+        assert_eq!(again.as_ref(), Some(&state));
+        let added = state.with("own", "1").expect("well-formed");
+        assert_eq!(added.get("own"), Some("1"));
+        let again = TraceState::parse([added.as_str().as_bytes()]);
+        assert_eq!(again, Some(added));
     }
 });
