@@ -9,6 +9,7 @@
     reason = "printing is what it is for"
 )]
 
+mod follow;
 mod naive;
 mod report;
 mod shutdown;
@@ -37,7 +38,10 @@ fn main() -> ExitCode {
         store::around_the_write,
         report::leaving,
         shutdown::open,
+        shutdown::idle,
+        shutdown::twice,
         start::up,
+        follow::live,
     ] {
         for Row(what, ours, naive) in measure(&binary) {
             println!("| {what} | {ours} | {naive} |");

@@ -1,14 +1,20 @@
 //! The naive way: `axum::serve`, the blocking work in `spawn_blocking`, and nothing that tells it of its client.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::task::{Context as TaskContext, Poll};
 use std::thread;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
 use axum::routing::get;
+use bytes::Bytes;
+use http_body::Frame;
 use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;
 use tokio::net::TcpListener;
@@ -76,18 +82,53 @@ pub(crate) fn statements_after_leaving(clients: usize) -> usize {
 
 /// What becomes of a graceful shutdown within `budget` while one request never ends.
 pub(crate) fn shutdown_with_an_endless_request(budget: Duration) -> String {
+    let begun = Arc::new(AtomicUsize::new(0));
+    let entered = begun.clone();
+    let endless = move || async move {
+        entered.fetch_add(1, SeqCst);
+        std::future::pending::<()>().await;
+    };
+    let router = Router::new().route("/", get(endless));
+    format!("with one endless request: {}", shut_down(router, begun, budget))
+}
+
+/// The same while one event stream is open.
+pub(crate) fn shutdown_with_an_event_stream(budget: Duration) -> String {
+    let begun = Arc::new(AtomicUsize::new(0));
+    let entered = begun.clone();
+    let stream = move || async move {
+        entered.fetch_add(1, SeqCst);
+        Body::new(OneEvent(Some(Bytes::from_static(b"data: 1\n\n"))))
+    };
+    let router = Router::new().route("/", get(stream));
+    format!("with one event stream: {}", shut_down(router, begun, budget))
+}
+
+/// An event, and no end.
+struct OneEvent(Option<Bytes>);
+
+impl http_body::Body for OneEvent {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _cx: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.0.take() {
+            Some(event) => Poll::Ready(Some(Ok(Frame::data(event)))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// Begins a request, asks for the shutdown once it has `begun`, and waits for the end.
+fn shut_down(router: Router, begun: Arc<AtomicUsize>, budget: Duration) -> String {
     let runtime = Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("a bound socket");
-        let begun = Arc::new(AtomicUsize::new(0));
-        let entered = begun.clone();
-        let endless = move || async move {
-            entered.fetch_add(1, SeqCst);
-            std::future::pending::<()>().await;
-        };
         let (stop, stopped) = oneshot::channel::<()>();
-        let router = Router::new().route("/", get(endless));
         let server = axum::serve(listener, router).with_graceful_shutdown(async { drop(stopped.await) });
         let server = tokio::spawn(async move { server.await });
         let client = tokio::task::spawn_blocking(move || {
@@ -99,10 +140,7 @@ pub(crate) fn shutdown_with_an_endless_request(budget: Duration) -> String {
         stop.send(()).expect("the server listens");
         match tokio::time::timeout(budget, server).await {
             Ok(_) => "exits".into(),
-            Err(_) => format!(
-                "with one endless request: still waiting after {} s",
-                budget.as_secs()
-            ),
+            Err(_) => format!("still waiting after {} s", budget.as_secs()),
         }
     })
 }

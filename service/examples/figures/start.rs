@@ -32,6 +32,11 @@ pub(crate) fn up(binary: &OsString) -> Vec<Row> {
 
 /// What Linux says of it.
 fn resident_memory(pid: u32) -> String {
+    format!("{:.1} MiB", resident_mebibytes(pid))
+}
+
+/// The same as a number; none (NaN) on other systems.
+pub(crate) fn resident_mebibytes(pid: u32) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let kilobytes = status.lines().find_map(|line| {
         line.strip_prefix("VmRSS:")?
@@ -40,8 +45,5 @@ fn resident_memory(pid: u32) -> String {
             .parse::<f64>()
             .ok()
     });
-    kilobytes.map_or_else(
-        || "unknown on this system".into(),
-        |size| format!("{:.1} MiB", size / 1024.0),
-    )
+    kilobytes.map_or(f64::NAN, |size| size / 1024.0)
 }

@@ -183,6 +183,11 @@ impl Instance {
         assert!(sent.success(), "SIG{name} was not sent");
     }
 
+    /// Waits until the process has ended, without a limit and to the instant: for figures.
+    pub(crate) fn exited(&mut self) -> ExitStatus {
+        self.child.wait().expect("a child of ours")
+    }
+
     /// Waits until the process has ended, and all it wrote has been read.
     pub(crate) fn ended(&mut self) -> ExitStatus {
         let status = until("the end of the process", || {
