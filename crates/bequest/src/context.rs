@@ -241,7 +241,7 @@ impl Context {
 impl Context {
     /// Whether this context has ended. Once true, always true.
     ///
-    /// One load; the first two looks at a deadline read the clock, and a deadline that has passed is over at that look.
+    /// One load; the first look at a deadline reads the clock, and a deadline that has passed is over at that look.
     #[inline]
     pub fn is_done(&self) -> bool {
         self.node.as_ref().is_some_and(NodeRef::is_done)

@@ -43,7 +43,7 @@
 //! 3. A dropped scope or handle unregisters itself. Nothing leaks under an immortal parent.
 //! 4. Wakers, callbacks and destructors run outside every lock. Cancel and drop are loops, for any depth and width.
 //! 5. Whatever reads quickly agrees with whatever waits: after `is_done()` is true, `done()` is ready.
-//! 6. What is not used is not paid for: no timer until somebody looks twice or waits, no thread until a timer, no list of
+//! 6. What is not used is not paid for: no timer until somebody looks or waits, no thread until a timer, no list of
 //!    contexts until it is switched on.
 //!
 //! # Cancel safety

@@ -35,10 +35,9 @@
 //! # What a deadline costs
 //!
 //! Nothing, until somebody looks. Making a scope with a deadline arms no timer. The *first look* at it (by `is_done`,
-//! `check` or `err`) reads the clock: a deadline that has passed is over at that look. The second arms the timer as well,
-//! and every later look is one load. (On a [clock](crate::clock) of the program's own the first look arms it, so that the
-//! end is noted at its very instant.) Whoever relies on being told (a wait, a callback, or a child that depends on the
-//! deadline) has the timer armed at once. Only a deadline that is earlier than the parent's is ever armed.
+//! `check`, `err`, a wait, a callback, or a child that depends on it) reads the clock once: a deadline that has passed
+//! is over at that look; otherwise the timer is armed, and every later look is one load. Only a deadline that is earlier
+//! than the parent's is ever armed.
 //!
 //! The timers of the system's clock share one thread, started by the first of them. They are never early. If the thread is
 //! late, the news is late; [`remaining`](crate::Context::remaining) reads the clock and is exact at any time.

@@ -105,7 +105,7 @@ impl NodeRef {
         let node = plan.listed().full(timers);
         let handle = NodeRef::own(node);
         for parent in parents.iter().map(|parent| parent.ptr()) {
-            if node::is_done_or_armed(parent) || !tether(parent, node, made_at) {
+            if node::is_done(parent) || !tether(parent, node, made_at) {
                 end_at_birth(node, parent);
                 break;
             }
@@ -165,9 +165,9 @@ fn enter_from(bits: u32, parent: Ptr, child: Ptr) -> NodeRef {
 #[inline(never)]
 fn child_slowly(parent: Ptr, made_at: &'static Location<'static>, deadline: Stamp) -> NodeRef {
     let plan = Plan::of(made_at, deadline, parent.deadline(), Some(parent)).listed();
-    // A child that relies on the parent's deadline has it armed now (invariant 8).
+    // A child that relies on the parent's deadline makes the parent look now (invariant 8).
     let is_dead = if plan.flags & OWNS == 0 {
-        node::is_done_or_armed(parent)
+        node::is_done(parent)
     } else {
         parent.state.load() & DONE != 0
     };

@@ -31,10 +31,10 @@
 //!    unmarked, and tells whom it has marked. Below a `SETTLED` node everything is marked.
 //! 6. **Nothing foreign runs under a lock:** no waker, callback, destructor, clock or `Debug`.
 //! 7. **Nothing recurses.** Walking down and freeing upwards are loops.
-//! 8. **`UNARMED` is left by whoever relies on it.** A node with a deadline of its own, earlier than its parents', starts
-//!    there. A look reads the clock and ends it if the deadline has passed; the second look arms its timer if not (on a
-//!    clock of the program's own, the first). A child, a waiter or a callback that depends on the deadline has it armed
-//!    first. So an unarmed node has no waiters, no callbacks, and no children but those with earlier deadlines of their own.
+//! 8. **`UNARMED` is left by the first look.** A node with a deadline of its own, earlier than its parents', starts
+//!    there; a look reads the clock once and either ends it or arms its timer. A child, a waiter or a callback that
+//!    depends on the deadline looks first. So an unarmed node has no waiters, no callbacks, and no children but those
+//!    with earlier deadlines of their own.
 //! 9. **The first event wins, by the clock.** A deadline that has passed before somebody cancels wins over the cancel,
 //!    even if nobody had looked.
 //! 10. **Exactly one thread frees a node.** It is freed when it has no handle, no child and no pin. The last handle is

@@ -54,16 +54,10 @@ impl NodeRef {
         ManuallyDrop::new(self).ptr()
     }
 
-    /// Whether it has ended. One load; the first two looks at an own deadline read the clock.
+    /// Whether it has ended. One load; the first look at an own deadline reads the clock.
     #[inline]
     pub(crate) fn is_done(&self) -> bool {
         is_done(self.ptr())
-    }
-
-    /// As [`is_done`](NodeRef::is_done), for somebody who is to be told of the end: if it has not, its deadline is armed.
-    #[inline]
-    pub(super) fn is_done_or_armed(&self) -> bool {
-        is_done_or_armed(self.ptr())
     }
 
     /// The end, once there is one. Looks as [`is_done`](NodeRef::is_done) does.
@@ -365,11 +359,6 @@ fn note_unseen(ptr: Ptr, own: &mut Locked<'_>, word: *mut ()) {
     own.bits = own.bits & !(UNARMED | ARMED) | DONE | BEGAN | SETTLED;
 }
 
-/// Whether the node has ended.
-///
-/// A deadline is not worth its timer until somebody relies on it: most are looked at once, and the work is done long
-/// before. So the first look reads the clock and no more; the second arms. A clock of the program's own is mostly a test's,
-/// where the end is to be noted at its very instant: there the first look arms.
 #[inline]
 pub(super) fn is_done(ptr: Ptr) -> bool {
     let bits = ptr.state.load();
@@ -379,38 +368,16 @@ pub(super) fn is_done(ptr: Ptr) -> bool {
     bits & DONE != 0 || look(ptr)
 }
 
-/// As [`is_done`], for somebody who relies on being told: the deadline of a node that has not ended is armed.
-#[inline]
-pub(super) fn is_done_or_armed(ptr: Ptr) -> bool {
-    let bits = ptr.state.load();
-    if bits & (DONE | UNARMED) == 0 {
-        return false;
-    }
-    bits & DONE != 0 || arm(ptr)
-}
-
-/// A look at an own deadline that is not armed: ends the node if it has passed, and arms it if this is the second.
+/// The first look at an own deadline: ends the node if it has passed, arms the timer if not.
 #[inline(never)]
 fn look(ptr: Ptr) -> bool {
-    // SAFETY: the entry is part of the node, which is held.
-    let is_first = ptr
-        .entry()
-        .is_some_and(|entry| unsafe { entry.as_ref() }.is_first_look());
-    if is_first && ptr.timers().is_none() && !ptr.deadline().has_come() {
-        return false;
-    }
-    arm(ptr)
-}
-
-/// Ends the node if its deadline has passed, arms the timer if not.
-#[inline(never)]
-fn arm(ptr: Ptr) -> bool {
     let at = ptr.deadline();
-    if has_come(ptr, at) {
+    let timers = ptr.timers();
+    if timers.map_or_else(|| at.has_come(), |timers| has_come_on(timers, at)) {
         walk::pass(ptr);
         return true;
     }
-    match ptr.timers() {
+    match timers {
         None => arm_in_wheel(ptr),
         Some(timers) => bell::arm_node(ptr, timers, at),
     }

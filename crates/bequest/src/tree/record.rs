@@ -96,7 +96,7 @@ impl NodeRef {
     /// Polls for the end; enters the task's waker if it has not come.
     #[inline]
     pub(crate) fn poll_end(&self, place: &mut Place, task: &TaskContext<'_>) -> Poll<()> {
-        if self.is_done_or_armed() {
+        if self.is_done() {
             return Poll::Ready(());
         }
         // A node that was live after the waker had been entered will wake it: no lock.
@@ -183,7 +183,7 @@ impl NodeRef {
     /// Registers a callback, or calls it at once if the node has ended.
     pub(crate) fn add_callback(&self, callback: Callback) -> Option<Ticket> {
         let ptr = self.ptr();
-        if !self.is_done_or_armed() {
+        if !self.is_done() {
             let record = Record::make(Content::Callback(callback));
             let own = ptr.state.lock();
             if !own.has(DONE) {

@@ -15,7 +15,7 @@ pub(super) const LOCKED: u32 = 1 << 0;
 pub(super) const DONE: u32 = 1 << 1;
 /// Everything below an ended node has been marked; a walk need not look.
 pub(super) const SETTLED: u32 = 1 << 2;
-/// It has a deadline of its own that is not armed, as nobody relies on it (invariant 8).
+/// It has a deadline of its own that nobody has looked at (invariant 8).
 pub(super) const UNARMED: u32 = 1 << 3;
 /// Its own deadline is armed.
 pub(super) const ARMED: u32 = 1 << 4;

@@ -44,12 +44,10 @@ pub(super) struct Entry {
     /// Part, level and slot, if it is in the wheel. Level and slot are guarded by the part's lock.
     place: AtomicU32,
     owner: Owner,
-    /// Whether somebody has looked whether it has come. Guarded by nothing: a hint, which only ever costs a look more.
-    looked: AtomicBool,
 }
 
 #[derive(Clone, Copy)]
-#[repr(u8)]
+#[repr(u32)]
 enum Owner {
     Node,
     Bell,
@@ -71,18 +69,7 @@ impl Entry {
             prev: AtomicPtr::new(ptr::null_mut()),
             place: AtomicU32::new(OUT),
             owner,
-            looked: AtomicBool::new(false),
         }
-    }
-
-    /// Takes note of a look, unless it is not the first.
-    #[inline]
-    pub(super) fn is_first_look(&self) -> bool {
-        let is_first = !self.looked.load(Ordering::Relaxed);
-        if is_first {
-            self.looked.store(true, Ordering::Relaxed);
-        }
-        is_first
     }
 }
 

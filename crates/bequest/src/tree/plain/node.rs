@@ -34,8 +34,6 @@ pub(crate) struct Node {
     listed: bool,
     /// One of the four states below. Written under `inner`'s lock.
     state: AtomicU8,
-    /// Whether somebody has looked whether the own deadline has come. Guarded by nothing.
-    looked: std::sync::atomic::AtomicBool,
     /// Set once, under `inner`'s lock, before `state` says `DONE` (invariant 2).
     end: OnceLock<Canceled>,
     inner: Mutex<Inner>,
@@ -44,7 +42,7 @@ pub(crate) struct Node {
     parents: OnceLock<Vec<Link>>,
 }
 
-/// Has a deadline of its own that is not armed (invariant 8).
+/// Has a deadline of its own that nobody has looked at (invariant 8).
 const UNARMED: u8 = 0;
 /// Live; whatever can end it will tell.
 const LIVE: u8 = 1;
@@ -120,8 +118,8 @@ impl Node {
         };
         let dead = parents.iter().find(|parent| match owns_deadline {
             true => parent.is_ended(),
-            // The child relies on the parent's deadline, so that is armed now (invariant 8).
-            false => parent.is_done_or_armed(),
+            // The child relies on the parent's deadline, so the parent looks now (invariant 8).
+            false => parent.is_done(),
         });
         let node = Arc::new(Node {
             id: ScopeId::next(),
@@ -131,7 +129,6 @@ impl Node {
             owns_deadline,
             can_end,
             listed: inspect::is_on(),
-            looked: std::sync::atomic::AtomicBool::new(false),
             state: AtomicU8::new(if owns_deadline { UNARMED } else { LIVE }),
             end: OnceLock::new(),
             inner: Mutex::new(Inner::new()),
@@ -230,22 +227,12 @@ impl Node {
         drop(old);
     }
 
-    /// Whether it has ended. One load; the first two looks at an own deadline read the clock.
+    /// Whether it has ended. One load; the first look at an own deadline reads the clock.
     pub(crate) fn is_done(self: &Arc<Self>) -> bool {
         // Acquire: pairs with the Release store in `Walk::mark`, so that `end` is there to be read.
         match self.state.load(Ordering::Acquire) {
             LIVE => false,
             UNARMED => self.look(),
-            _ => true,
-        }
-    }
-
-    /// As [`is_done`](Node::is_done), for somebody who relies on being told: the deadline of a node that has not ended is armed.
-    fn is_done_or_armed(self: &Arc<Self>) -> bool {
-        // Acquire: as above.
-        match self.state.load(Ordering::Acquire) {
-            LIVE => false,
-            UNARMED => self.arm(),
             _ => true,
         }
     }
@@ -265,20 +252,9 @@ impl Node {
         self.state.load(Ordering::Acquire) >= DONE
     }
 
-    /// A look at an own deadline that is not armed: ends the node if it has passed, and arms it if this is the second.
+    /// The first look at an own deadline: ends the node if it has passed, arms the timer if not.
     #[cold]
     fn look(self: &Arc<Self>) -> bool {
-        // Relaxed: a hint, which only ever costs a look more.
-        let is_first = !self.looked.swap(true, Ordering::Relaxed);
-        match self.deadline {
-            Some(at) if is_first && self.timers().is_system() && at > self.timers().clock().now() => false,
-            _ => self.arm(),
-        }
-    }
-
-    /// Ends the node if its deadline has passed, arms the timer if not.
-    #[cold]
-    fn arm(self: &Arc<Self>) -> bool {
         let Some(at) = self.deadline else { return false };
         let timers = self.timers();
         if at <= timers.clock().now() {
@@ -296,7 +272,7 @@ impl Node {
             self.state.store(LIVE, Ordering::Release);
             return false;
         }
-        // Another one was first, or the node has ended meanwhile.
+        // Another look was first, or the node has ended meanwhile.
         drop(inner);
         timers.remove(key);
         state >= DONE
@@ -383,7 +359,7 @@ impl Node {
 
     /// Polls for the end; enters the task's waker if it has not come.
     pub(crate) fn poll_end(self: &Arc<Self>, place: &mut Place, task: &TaskContext<'_>) -> Poll<()> {
-        if self.is_done_or_armed() {
+        if self.is_done() {
             return Poll::Ready(());
         }
         if self.is_entered(place, task.waker()) {
@@ -431,7 +407,7 @@ impl Node {
 
     /// Registers a callback, or calls it at once if the node has ended.
     pub(crate) fn add_callback(self: &Arc<Self>, callback: Callback) -> Option<usize> {
-        if !self.is_done_or_armed() {
+        if !self.is_done() {
             let mut inner = lock(&self.inner);
             if !self.is_ended() {
                 return Some(inner.callbacks.insert(callback));
