@@ -65,8 +65,19 @@ fn headers(kind: &str) -> String {
             "{ordinary}tracestate: {}\r\n",
             list(5_000, |number| format!("k{number}=v"))
         ),
+        // As long as a list may be that is read.
+        "full-state" => format!("{ordinary}tracestate: {}\r\n", full_state()),
+        "filler-full-state" => format!("{ordinary}x-filler: {}\r\n", full_state()),
+        "filler-state" => format!(
+            "{ordinary}x-filler: {}\r\n",
+            list(5_000, |number| format!("k{number}=v"))
+        ),
         other => panic!("no such kind: {other}"),
     }
+}
+
+fn full_state() -> String {
+    list(32, |number| format!("{number:k>256}={:v>256}", ""))
 }
 
 fn list(length: usize, member: impl Fn(usize) -> String) -> String {

@@ -116,7 +116,8 @@ impl Inbound {
         let (scope, until, refusal) = self.take_deadline(conn, head, began, waited, is_trusted);
         let mut context = None;
         if self.trace {
-            let caller = Trace::read(&head.headers).filter(|_| is_trusted);
+            // A stranger's is not even looked at.
+            let caller = is_trusted.then(|| Trace::read(&head.headers)).flatten();
             let trace = caller.map_or_else(Trace::start, |caller| caller.child());
             context = Some(trace.carried_by(&scope));
         }

@@ -17,39 +17,39 @@ pub struct TraceState(String);
 impl TraceState {
     /// Reads the lines of one request as one list, of at most 32 members. `None` if any of it is malformed.
     ///
-    /// Empty members are left out, as are all but the first, and so the newest, of several with one key.
+    /// Empty members are left out. Of several with one key the first is the newest; they are passed on as they came.
     ///
     /// ```
     /// use bequest_http::wire::TraceState;
     ///
     /// let state = TraceState::parse([&b"a=1, b=2"[..], b"", b"t@v=3,a=0"]).unwrap();
-    /// assert_eq!(state.as_str(), "a=1,b=2,t@v=3");
+    /// assert_eq!(state.as_str(), "a=1,b=2,t@v=3,a=0");
+    /// assert_eq!(state.get("a"), Some("1"));
     /// assert!(TraceState::parse([&b"a=1,B=2"[..]]).is_none());
     /// ```
     pub fn parse<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Option<TraceState> {
-        let mut members: Vec<(&str, &str)> = Vec::new();
-        let (mut bytes, mut count) = (0, 0);
+        let mut state = TraceState::default();
+        let (mut bytes, mut members) = (0, 0);
         for line in lines {
             bytes += line.len() + 1;
             if bytes > BYTES {
                 return None;
             }
             let line = std::str::from_utf8(line).ok()?;
+            state.0.reserve(line.len() + 1);
             for member in line.split(',').map(|member| member.trim_matches([' ', '\t'])) {
                 if member.is_empty() {
                     continue;
                 }
-                count += 1;
+                members += 1;
                 let (key, value) = member.split_once('=')?;
-                if count > MEMBERS || !is_key(key) || !is_value(value) {
+                if members > MEMBERS || !is_key(key) || !is_value(value) {
                     return None;
                 }
-                if members.iter().all(|(known, _)| *known != key) {
-                    members.push((key, value));
-                }
+                state.push(member);
             }
         }
-        Some(TraceState::join(&members))
+        Some(state)
     }
 
     /// The list with this member in front, in place of one of its key: what a tracing system does that takes part in the
@@ -70,16 +70,18 @@ impl TraceState {
         if !is_key(key) || !is_value(value) {
             return None;
         }
-        let others = self.members().filter(|(known, _)| *known != key);
-        let members: Vec<(&str, &str)> = [(key, value)].into_iter().chain(others).take(MEMBERS).collect();
-        Some(TraceState::join(&members))
+        let mut state = TraceState(format!("{key}={value}"));
+        let is_other = |member: &&str| member.split_once('=').is_some_and(|(known, _)| known != key);
+        for member in self.members().filter(is_other).take(MEMBERS - 1) {
+            state.push(member);
+        }
+        Some(state)
     }
 
     /// What is noted under this key.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.members()
-            .find(|(known, _)| *known == key)
-            .map(|(_, value)| value)
+        let mut members = self.members().filter_map(|member| member.split_once('='));
+        members.find(|(known, _)| *known == key).map(|(_, value)| value)
     }
 
     /// The list as it is sent.
@@ -87,28 +89,38 @@ impl TraceState {
         &self.0
     }
 
-    fn members(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.split(',').filter_map(|member| member.split_once('='))
+    fn members(&self) -> impl Iterator<Item = &str> {
+        self.0.split(',')
     }
 
-    fn join(members: &[(&str, &str)]) -> TraceState {
-        let members: Vec<String> = members
-            .iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
-        TraceState(members.join(","))
+    fn push(&mut self, member: &str) {
+        if !self.0.is_empty() {
+            self.0.push(',');
+        }
+        self.0.push_str(member);
     }
 }
 
 /// Up to 256 of a few characters, the first a letter or a digit.
 fn is_key(key: &str) -> bool {
-    let is_first = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_first = |byte: u8| is_within(byte, b'a', b'z') | is_within(byte, b'0', b'9');
+    let is_other = |byte| (byte == b'_') | (byte == b'-') | (byte == b'*') | (byte == b'/') | (byte == b'@');
     let begins_well = key.bytes().next().is_some_and(is_first);
-    begins_well && key.len() <= PART && key.bytes().all(|byte| is_first(byte) || b"_-*/@".contains(&byte))
+    begins_well && key.len() <= PART && all(key, |byte| is_first(byte) | is_other(byte))
 }
 
 /// Printable, without `,` and `=`, not ending in a blank.
 fn is_value(value: &str) -> bool {
-    let fits = |byte: u8| (0x20..=0x7e).contains(&byte) && byte != b',' && byte != b'=';
-    !value.is_empty() && value.len() <= PART && value.bytes().all(fits) && !value.ends_with(' ')
+    let fits = |byte| is_within(byte, b' ', b'~') & (byte != b',') & (byte != b'=');
+    !value.is_empty() && value.len() <= PART && !value.ends_with(' ') && all(value, fits)
+}
+
+fn is_within(byte: u8, first: u8, last: u8) -> bool {
+    byte.wrapping_sub(first) <= last - first
+}
+
+/// Whether all bytes are so. It does not stop at the first that is not, and its questions are not skipped either: strangers
+/// choose how many bytes there are, and like this the processor asks many at a time.
+fn all(text: &str, is_so: impl Fn(u8) -> bool) -> bool {
+    text.bytes().fold(true, |all, byte| all & is_so(byte))
 }

@@ -7,6 +7,7 @@ use bequest::{Context, Kind, Reason};
 use bequest_http::client::{
     Client, GaveUp, Replayable, ResponseBody, Retry, RetryError, RetryLayer, RetryService, Step,
 };
+use bequest_http::wire::Outbound;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
@@ -149,6 +150,37 @@ async fn a_call_that_used_up_the_whole_budget_is_not_tried_again() {
     let error = outcome(task).await.unwrap_err();
     assert_eq!((error.why(), error.tries()), (GaveUp::Budget, 1));
     assert_eq!(error.last().canceled().unwrap(), &Kind::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn what_is_left_is_nothing_if_the_margin_takes_it() {
+    let outbound = Outbound {
+        margin: 20 * MILLISECOND,
+        ..Outbound::default()
+    };
+    let retry = Retry {
+        each: 90 * MILLISECOND,
+        pause: Duration::ZERO,
+        ..Retry::default()
+    };
+    let client = RetryLayer::new(retry).layer(Client::builder().outbound(outbound).build());
+    let (peer, clock) = (Peer::start().await, bequest_test::Clock::new());
+    for (budget, tries) in [(110, 1), (200, 2)] {
+        let caller = clock.context().with_timeout(budget * MILLISECOND);
+        let task = start(&client, &caller, request(&peer, "GET"));
+        for _ in 0..tries {
+            let mut conn = peer.accept().await;
+            asked(&mut conn).await;
+            clock.advance(90 * MILLISECOND);
+        }
+        let error = outcome(task).await.unwrap_err();
+        assert_eq!(
+            (error.why(), error.tries()),
+            (GaveUp::Budget, tries),
+            "{budget} ms"
+        );
+        assert!(!caller.is_done(), "and 20 ms are left at most");
+    }
 }
 
 #[tokio::test]

@@ -144,7 +144,7 @@ fn a_tracestate_is_read_to_the_letter() {
             "a@1b=1,a@abcdefghijklmno=1",
         ),
         ("a= 1 ,b=  2".to_owned(), "a= 1,b=  2"),
-        ("a=1,b=2,a=3,b=2".to_owned(), "a=1,b=2"),
+        ("a=1,b=2,a=3,b=2".to_owned(), "a=1,b=2,a=3,b=2"),
         ("a_-*/0=!\"#".to_owned(), "a_-*/0=!\"#"),
     ];
     for (text, read) in good {
@@ -254,9 +254,7 @@ fn by_its_grammar(lines: &[Vec<u8>]) -> Option<String> {
         if !is_key || !is_value || !lengths.contains(&key.len()) || !lengths.contains(&value.len()) {
             return None;
         }
-        if !kept.iter().any(|(known, _)| *known == key) {
-            kept.push((key, value));
-        }
+        kept.push((key, value));
     }
     let kept: Vec<String> = kept.iter().map(|(key, value)| format!("{key}={value}")).collect();
     (members.len() <= 32).then(|| kept.join(","))
@@ -277,6 +275,10 @@ fn a_note_of_ones_own_stands_in_front_and_the_oldest_goes() {
         moved.as_str()
     );
     assert_eq!(moved.as_str().matches("k7=").count(), 1);
+
+    let twice = TraceState::parse([&b"a=1,b=2,a=3"[..]]).unwrap();
+    assert_eq!(twice.get("a"), Some("1"), "the first is the newest");
+    assert_eq!(twice.with("a", "4").unwrap().as_str(), "a=4,b=2", "said once");
 
     let long = "k".repeat(257);
     for (key, value) in [
