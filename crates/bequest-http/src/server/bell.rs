@@ -20,6 +20,8 @@ pub(super) async fn beside<A, B>(
     main: impl Future<Output = A>,
     side: impl Future<Output = B>,
 ) -> Either<A, B> {
+    // Whoever floods the main one uses up what tokio lets a task do in one poll, and then a `select!` asks nothing any more.
+    let side = tokio::task::unconstrained(side);
     let (mut main, mut side) = (pin!(main), pin!(side));
     let bell = Arc::new(Bell::default());
     let waker = Waker::from(bell.clone());
@@ -117,6 +119,28 @@ mod tests {
         };
         told.expect("sent");
         assert_eq!(asked.get(), 2, "at first, and when it was ready");
+    }
+
+    /// `select!` asks nothing once its task has used up what tokio lets it do in one poll, and who floods a connection sees to
+    /// that.
+    #[tokio::test]
+    async fn a_side_has_its_turn_though_the_main_one_uses_up_the_budget_of_the_task() {
+        let mut polls = 0;
+        let main = poll_fn(|cx| {
+            polls += 1;
+            while pin!(tokio::task::consume_budget()).poll(cx).is_ready() {}
+            match polls {
+                1_000 => Poll::Ready(()),
+                _ => Poll::Pending,
+            }
+        });
+        let side = async {
+            tokio::select! {
+                () = std::future::pending() => {}
+                () = std::future::ready(()) => {}
+            }
+        };
+        assert!(matches!(beside(main, side).await, Either::Side(())));
     }
 
     #[tokio::test]
