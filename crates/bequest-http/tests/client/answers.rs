@@ -17,7 +17,7 @@ use http::{Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::support::{get, guard, text};
+use super::support::{get, text};
 
 const WORKERS: u64 = 64;
 const USERS: u64 = 1_000;
@@ -100,9 +100,13 @@ where
             }
         });
     }
-    while let Some(worker) = guard("the workers", workers.join_next()).await {
-        worker.expect("a worker failed");
-    }
+    let joined = async {
+        while let Some(worker) = workers.join_next().await {
+            worker.expect("a worker failed");
+        }
+    };
+    let hangs = Duration::from_secs(20 + calls / 200);
+    tokio::time::timeout(hangs, joined).await.expect("they hang");
     Arc::into_inner(tally).expect("nobody counts any more")
 }
 
@@ -150,6 +154,7 @@ async fn h6_no_answer_is_foreign_on_http2() {
     no_answer_is_foreign("HTTP/2", Client::builder().http2()).await;
 }
 
+#[expect(clippy::print_stdout, reason = "the figure, for whoever asks for more calls")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn h6_control_a_connection_put_back_after_a_cancelled_read_hands_out_foreign_answers() {
     let (proxy, _) = service().await;
@@ -162,6 +167,7 @@ async fn h6_control_a_connection_put_back_after_a_cancelled_read_hands_out_forei
         async move { ctx.run(naive.ask(user)).await.ok() }
     })
     .await;
+    println!("put back: {tally:?}");
     assert!(tally.foreign.load(Relaxed) > 0, "{tally:?}");
 }
 
