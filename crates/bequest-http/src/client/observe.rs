@@ -60,9 +60,9 @@ static OBSERVERS: Key<Vec<Observer>> = Key::new("client observers");
 ///     let answer = client.send(&ctx, request).await.unwrap();
 ///     answer.into_body().collect().await.unwrap();
 /// }
-/// let (first, second) = (["reused: false"], ["reused: true"]);
 /// let seen = seen.lock().unwrap();
-/// assert_eq!(seen.iter().filter(|seen| seen.starts_with("reused")).collect::<Vec<_>>(), [first, second].concat());
+/// // The second may come before the first connection is back in its place.
+/// assert_eq!(seen.iter().find(|seen| seen.starts_with("reused")).unwrap(), "reused: false");
 /// assert_eq!((seen[0].as_str(), seen.last().unwrap().as_str()), ("waiting for its turn", "complete"));
 /// # });
 /// ```
