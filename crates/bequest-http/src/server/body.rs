@@ -23,9 +23,9 @@ use pin_project_lite::pin_project;
 use super::BoxError;
 use super::exchange::Exchange;
 use super::observe::is_departure;
+use super::oversee::Overseer;
 use super::pace::Pace;
 use super::panic;
-use super::service::{Verdict, oversee};
 use super::streams;
 use crate::wire::grpc::GrpcStatus;
 
@@ -113,7 +113,7 @@ struct Watch {
     /// What the shutdown of the server means to this body.
     shutdown: AtShutdown,
     /// Waits for the context's end and the time after it. Made when the body first has nothing ready.
-    overseer: Option<Pin<Box<dyn Future<Output = Verdict> + Send>>>,
+    overseer: Option<Box<Overseer>>,
 }
 
 /// What the shutdown of the server means to a body.
@@ -427,8 +427,8 @@ impl Watch {
         let exchange = &self.exchange;
         let overseer = self
             .overseer
-            .get_or_insert_with(|| Box::pin(oversee(exchange.clone())));
-        overseer.as_mut().poll(cx).map(|verdict| verdict.end)
+            .get_or_insert_with(|| Box::new(Overseer::of(exchange)));
+        overseer.poll(exchange, cx).map(|verdict| verdict.end)
     }
 }
 

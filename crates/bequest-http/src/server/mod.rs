@@ -51,6 +51,7 @@ mod limits;
 mod listen;
 mod observe;
 mod outpost;
+mod oversee;
 mod pace;
 mod panic;
 mod peer;

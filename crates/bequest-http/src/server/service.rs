@@ -12,9 +12,8 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
-use std::time::Duration;
 
-use bequest::{Canceled, Reason};
+use bequest::Reason;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
@@ -28,7 +27,8 @@ use super::connection::Connection;
 use super::disconnect::{Disconnect, ExchangeHandle, Handler, discard, forget, linger};
 use super::exchange::Exchange;
 use super::inbound::Refusal;
-use super::observe::{WhyDropped, WhyStandIn, is_departure};
+use super::observe::{WhyStandIn, is_departure};
+use super::oversee::{Overseer, Verdict};
 use super::panic;
 use super::peer::Peer;
 use super::streams;
@@ -75,17 +75,7 @@ pub(super) struct Exchanging<B: Send + 'static> {
     /// `None` once the response's body has it.
     exchange: Option<Arc<Exchange>>,
     /// Waits for the context's end and the time after it. Made when the handler first has to wait.
-    overseer: Option<Pin<Box<dyn Future<Output = Verdict> + Send>>>,
-}
-
-/// The time of an exchange is over: its context has ended, and so has the time to react to that.
-pub(super) struct Verdict {
-    /// How the context ended.
-    pub(super) end: Canceled,
-    /// How long ago that was.
-    waited: Duration,
-    /// Why the handler is not waited for any longer.
-    why: WhyDropped,
+    overseer: Option<Overseer>,
 }
 
 impl<B: Send + 'static> Exchanging<B> {
@@ -171,15 +161,16 @@ where
         }
         if let Poll::Ready(answer) = polled {
             this.handler = None;
+            this.overseer = None;
             return Poll::Ready(Ok(this.answer(answer)));
         }
         let exchange = this.exchange.as_ref().expect("it has not answered");
         let overseer = this.overseer.get_or_insert_with(|| {
             exchange.conn().arm();
             streams::waits(exchange);
-            Box::pin(oversee(exchange.clone()))
+            Overseer::of(exchange)
         });
-        let verdict = std::task::ready!(overseer.as_mut().poll(cx));
+        let verdict = std::task::ready!(overseer.poll(exchange, cx));
         Poll::Ready(this.give_up(verdict))
     }
 }
@@ -317,42 +308,4 @@ fn grpc_status(why: &WhyStandIn<'_>) -> GrpcStatus {
     };
     let message = why.to_string();
     GrpcStatus { code, message }
-}
-
-/// Waits until the context of an exchange has ended and the time to react to that is over.
-///
-/// A handler whose client has left waits in a place among those that linger, though its connection still polls it.
-pub(super) async fn oversee(exchange: Arc<Exchange>) -> Verdict {
-    let end = exchange.context().done().await;
-    let server = exchange.server();
-    if !is_departure(end.reason()) {
-        let waited = server.limits.answer;
-        server.pause(waited).await;
-        let why = WhyDropped::GraceOver;
-        return Verdict { end, waited, why };
-    }
-    let mode = exchange.disconnect();
-    if mode == Disconnect::Drop {
-        let (waited, why) = (Duration::ZERO, WhyDropped::NoGrace);
-        return Verdict { end, waited, why };
-    }
-    let Some(place) = exchange.conn().linger(mode) else {
-        let (waited, why) = (Duration::ZERO, WhyDropped::TooManyLinger);
-        return Verdict { end, waited, why };
-    };
-    let waited = match mode {
-        Disconnect::Drop => Duration::ZERO,
-        Disconnect::Grace(grace) => {
-            let waited = exchange.conn().departed_for().unwrap_or_default();
-            server.pause(grace.saturating_sub(waited)).await;
-            grace
-        }
-        Disconnect::Detach(limit) => {
-            exchange.detached_end().await;
-            limit
-        }
-    };
-    drop(place);
-    let why = WhyDropped::GraceOver;
-    Verdict { end, waited, why }
 }

@@ -14,7 +14,7 @@
 //! 3. Whoever polls a stream takes the word that its exchange may have left in [`WAITS`], so that it is of this poll.
 
 use std::cell::Cell;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
@@ -23,9 +23,11 @@ use std::time::Duration;
 
 use bequest::Reason;
 use http::Version;
+use pin_project_lite::pin_project;
 
 use super::connection::Connection;
 use super::exchange::Exchange;
+use super::statistics::TaskGuard;
 
 /// So much of a poll of the connection may go to first polls of its streams.
 const LONG: Duration = Duration::from_micros(100);
@@ -50,6 +52,18 @@ thread_local! {
     static WAITS: Cell<Option<Weak<Exchange>>> = const { Cell::new(None) };
 }
 
+pin_project! {
+    /// A stream that has a task of its own.
+    struct Task<S> {
+        #[pin]
+        stream: S,
+        stall: Stall,
+        conn: Arc<Connection>,
+        // Given back after everything else.
+        guard: TaskGuard,
+    }
+}
+
 /// Looks after the writes of one stream.
 #[derive(Default)]
 struct Stall {
@@ -71,45 +85,59 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let mut stream = Box::pin(stream);
         let mut stall = Stall::default();
-        if self.0.first_polls().begin() {
-            // Whoever it is that would be woken (invariant 2): its task polls it again.
-            let mut cx = TaskContext::from_waker(Waker::noop());
-            let mut polled = stream.as_mut().poll(&mut cx);
-            if polled.is_pending() && self.0.resets() {
-                // It has let hyper look for a reset, and not begun yet.
-                polled = stream.as_mut().poll(&mut cx);
-            }
-            stall.hear();
-            if polled.is_ready() {
-                // Its exchange is finished by this.
-                drop(stream);
-                return self.0.first_polls().ended(self.0.spent_in_poll());
-            }
-            self.0.first_polls().waited();
+        if !self.0.first_polls().begin() {
+            return self.spawn(stream, stall);
         }
-        let conn = self.0.clone();
-        let task = conn.server().tally.task();
-        // Not joined: the task guard is what shutdown waits for.
-        drop(self.0.server().runtime.spawn(async move {
-            let served = poll_fn(|cx| {
-                let polled = stream.as_mut().poll(cx);
-                stall.hear();
-                let polled = match polled {
-                    Poll::Ready(()) => Poll::Ready(()),
-                    // The drop of the stream resets it.
-                    Poll::Pending => stall.poll(cx),
-                };
-                if polled.is_ready() || stall.sitting.is_some() {
-                    conn.answers().came();
-                }
-                polled
-            });
-            // An end by the last step of the shutdown drops the stream, which says so itself.
-            let _ = conn.server().dropping.run(served).await;
-            drop(task);
-        }));
+        let mut stream = Box::pin(stream);
+        // Whoever it is that would be woken (invariant 2): its task polls it again.
+        let mut cx = TaskContext::from_waker(Waker::noop());
+        let mut polled = stream.as_mut().poll(&mut cx);
+        if polled.is_pending() && self.0.resets() {
+            // It has let hyper look for a reset, and not begun yet.
+            polled = stream.as_mut().poll(&mut cx);
+        }
+        stall.hear();
+        if polled.is_ready() {
+            // Its exchange is finished by this.
+            drop(stream);
+            return self.0.first_polls().ended(self.0.spent_in_poll());
+        }
+        self.0.first_polls().waited();
+        self.spawn(stream, stall);
+    }
+}
+
+impl Streams {
+    fn spawn(&self, stream: impl Future<Output = ()> + Send + 'static, stall: Stall) {
+        let server = self.0.server();
+        let task = Task {
+            stream,
+            stall,
+            conn: self.0.clone(),
+            guard: server.tally.task(),
+        };
+        // Not joined: the guard is what shutdown waits for. An end by the last step of the shutdown drops the stream, which
+        // says so itself.
+        drop(server.runtime.spawn(server.dropping.clone().run_owned(task)));
+    }
+}
+
+impl<S: Future<Output = ()>> Future for Task<S> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let this = self.project();
+        let mut polled = this.stream.poll(cx);
+        this.stall.hear();
+        if polled.is_pending() {
+            // The drop of the stream resets it.
+            polled = this.stall.poll(cx);
+        }
+        if polled.is_ready() || this.stall.sitting.is_some() {
+            this.conn.answers().came();
+        }
+        polled
     }
 }
 
