@@ -40,7 +40,9 @@ const tries = {
   },
   async search(say) {
     const found = await json("/search?q=golang&timeout=1s");
-    say(`${found.count} results in ${found.elapsed}, budget left ${found.budget_left}\n${found.results.map((r) => r.title).join("\n")}`, "done");
+    const hops = [[found.budget, "here"], [found.budget_back_end, "at the back end"], [found.budget_index, "in its index"]];
+    const told = hops.filter(([budget]) => budget).map((hop) => hop.join(" ")).join(", ");
+    say(`${found.count} results in ${found.elapsed}; budget ${told}, budget left ${found.budget_left}\n${found.results.map((r) => r.title).join("\n")}`, "done");
   },
   async "search-late"(say) {
     const answer = await json("/search?q=golang&timeout=1us");

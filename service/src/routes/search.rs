@@ -159,6 +159,7 @@ impl Results<'_> {
             "timeout": self.timeout(),
             "budget": self.budget.map(go),
             "budget_back_end": self.findings.budget,
+            "budget_index": self.findings.budget_index,
             "budget_left": self.left.map(go),
         });
         answer::json_response(StatusCode::OK, &body)
@@ -176,6 +177,12 @@ impl Results<'_> {
             .as_ref()
             .map(|budget| format!(", {} at the back end", escaped(budget)))
             .unwrap_or_default();
+        let budget_index = self
+            .findings
+            .budget_index
+            .as_ref()
+            .map(|budget| format!(", {} in its index", escaped(budget)))
+            .unwrap_or_default();
         let left = self
             .left
             .map(|left| format!("; budget left {}", go(left)))
@@ -185,7 +192,7 @@ impl Results<'_> {
         answer::page(format!(
             "<!doctype html><meta charset=utf-8><title>{query}</title><link rel=stylesheet href=/style.css>\
              <main><h1>{query}</h1><ol>{items}</ol>\
-             <p>{count} results in {elapsed}; timeout {timeout}{budget}{budget_back_end}{left}</p><p><a href=/>bequest</a></p></main>\n"
+             <p>{count} results in {elapsed}; timeout {timeout}{budget}{budget_back_end}{budget_index}{left}</p><p><a href=/>bequest</a></p></main>\n"
         ))
         .into_response()
     }

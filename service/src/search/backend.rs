@@ -39,14 +39,20 @@ async fn answer(Ctx(ctx): Ctx, State(corpus): State<Corpus>, Query(question): Qu
     }
     let budget = ctx.remaining().map(go);
     match corpus.search(&ctx, &question.q).await {
-        Ok(found) => {
-            let results: Vec<_> = found
+        Ok(looked) => {
+            let results: Vec<_> = looked
+                .found
                 .iter()
                 .map(|found| json!({ "titleNoFormatting": found.title, "url": found.url }))
                 .collect();
             json_response(
                 StatusCode::OK,
-                &json!({ "responseData": { "results": results }, "responseStatus": 200, "budget": budget }),
+                &json!({
+                    "responseData": { "results": results },
+                    "responseStatus": 200,
+                    "budget": budget,
+                    "budgetIndex": looked.budget.map(go),
+                }),
             )
         }
         Err(error) => match error.canceled() {

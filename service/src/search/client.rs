@@ -30,6 +30,8 @@ pub(crate) struct Findings {
     pub(crate) found: Vec<Found>,
     /// How much time it had when it began, if it says so.
     pub(crate) budget: Option<String>,
+    /// How much its index had of that, if it says so.
+    pub(crate) budget_index: Option<String>,
 }
 
 /// Why a search failed.
@@ -96,11 +98,11 @@ fn read_findings(body: &[u8]) -> Result<Findings, SearchError> {
     let results = results
         .and_then(Value::as_array)
         .ok_or(SearchError::Schema("no responseData.results"))?;
+    let text = |name| field(&answer, name).and_then(Value::as_str).map(str::to_string);
     Ok(Findings {
         found: results.iter().map(read_result).collect::<Result<_, _>>()?,
-        budget: field(&answer, "budget")
-            .and_then(Value::as_str)
-            .map(str::to_string),
+        budget: text("budget"),
+        budget_index: text("budgetIndex"),
     })
 }
 
@@ -196,7 +198,11 @@ mod tests {
             title: "T".into(),
             url: "/u".into(),
         }];
-        assert_eq!(read_findings(body).unwrap(), Findings { found, budget: None });
+        let findings = read_findings(body).unwrap();
+        assert_eq!(
+            (findings.found, findings.budget, findings.budget_index),
+            (found, None, None)
+        );
         for (bad, what) in [
             ("{}", "responseData"),
             ("[", "JSON"),

@@ -5,6 +5,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
+use std::time::Duration;
 
 use bequest::Context;
 use bequest_sqlite::{Database, Error};
@@ -22,6 +23,14 @@ pub(crate) struct Passage<'t> {
     pub(crate) title: &'t str,
     pub(crate) path: &'t str,
     pub(crate) text: &'t str,
+}
+
+/// What a look into the index gave.
+#[derive(Debug, Default)]
+pub(crate) struct Looked {
+    pub(crate) found: Vec<Found>,
+    /// How much time it had when its statement began, if it had to end at all.
+    pub(crate) budget: Option<Duration>,
 }
 
 /// How many results a query answers at most.
@@ -55,13 +64,15 @@ impl Corpus {
     }
 
     /// The passages that contain every word of `query`, or a word that begins with it; the best first.
-    pub(crate) async fn search(&self, ctx: &Context, query: &str) -> Result<Vec<Found>, Error> {
+    pub(crate) async fn search(&self, ctx: &Context, query: &str) -> Result<Looked, Error> {
         let Some(terms) = match_expression(query) else {
-            return Ok(Vec::new());
+            return Ok(Looked::default());
         };
+        let hop = ctx.clone();
         let sql = "SELECT title, path FROM passages WHERE passages MATCH ?1 ORDER BY bm25(passages, 4.0, 1.0) LIMIT ?2";
         self.0
             .read(ctx, move |connection| {
+                let budget = hop.remaining();
                 let mut statement = connection.prepare_cached(sql)?;
                 let rows = statement.query_map((terms, RESULTS), |row| {
                     Ok(Found {
@@ -69,7 +80,8 @@ impl Corpus {
                         url: row.get(1)?,
                     })
                 })?;
-                rows.collect()
+                let found = rows.collect::<Result<_, _>>()?;
+                Ok(Looked { found, budget })
             })
             .await
     }
@@ -191,15 +203,15 @@ mod tests {
         let folder = tempdir();
         let corpus = Corpus::open(&ctx, &folder.0).await.unwrap();
         for query in ["golang", "context", "deadline", "취소"] {
-            let found = corpus.search(&ctx, query).await.unwrap();
+            let found = corpus.search(&ctx, query).await.unwrap().found;
             assert!(found.len() >= 3, "{query}: {found:?}");
             let first = corpus.passage(&ctx, found[0].url.clone()).await.unwrap();
             assert_eq!(first.map(|(title, _)| title), Some(found[0].title.clone()));
         }
-        assert_eq!(corpus.search(&ctx, "xyzzyplugh").await.unwrap(), []);
+        assert_eq!(corpus.search(&ctx, "xyzzyplugh").await.unwrap().found, []);
         corpus.close(&ctx).await.unwrap();
         let again = Corpus::open(&ctx, &folder.0).await.unwrap();
-        assert_eq!(again.search(&ctx, "golang").await.unwrap().len(), 10);
+        assert_eq!(again.search(&ctx, "golang").await.unwrap().found.len(), 10);
     }
 
     struct Folder(std::path::PathBuf);

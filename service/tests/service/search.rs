@@ -70,8 +70,8 @@ fn the_budget_travels_to_the_back_end_and_falls_on_the_way() {
     let service = service(&[]);
     let headers = [("bequest-timeout-ms", "3000"), ("accept", "application/json")];
     let body = ask(service.public, "GET", "/search?q=golang&timeout=10s", &headers).json();
-    let [here, back_end, left] =
-        ["budget", "budget_back_end", "budget_left"].map(|name| seconds(body[name].as_str().expect(name)));
+    let names = ["budget", "budget_back_end", "budget_index", "budget_left"];
+    let [here, back_end, index, left] = names.map(|name| seconds(body[name].as_str().expect(name)));
     assert!(
         here > 0.0 && here <= 3.0,
         "the caller's time is the shortest: {body}"
@@ -79,6 +79,10 @@ fn the_budget_travels_to_the_back_end_and_falls_on_the_way() {
     assert!(
         back_end <= here - 0.005,
         "5 ms are kept for the answer on the way: {body}"
+    );
+    assert!(
+        index > 0.0 && index <= back_end,
+        "the statement has what is left there: {body}"
     );
     assert!(left < here, "{body}");
 }
@@ -122,7 +126,15 @@ fn is_a_page_for_browsers_whose_links_lead_somewhere() {
     let accept = [("accept", "text/html,application/xhtml+xml,*/*;q=0.8")];
     let answer = ask(service.public, "GET", "/search?q=golang&timeout=1s", &accept);
     assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"));
-    for part in ["<ol><li>", "results in ", "; timeout 1s", "; budget left "] {
+    for part in [
+        "<ol><li>",
+        "results in ",
+        "; timeout 1s",
+        "; budget ",
+        " here, ",
+        " at the back end, ",
+        " in its index; budget left ",
+    ] {
         assert!(answer.body.contains(part), "{part:?} in {}", answer.body);
     }
     let (_, rest) = answer.body.split_once("<a href=\"/a/").unwrap();
