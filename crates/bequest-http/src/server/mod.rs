@@ -36,6 +36,7 @@ mod attend;
 mod bell;
 mod body;
 mod builder;
+mod calling;
 mod calls;
 mod connection;
 mod disconnect;

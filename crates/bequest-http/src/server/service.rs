@@ -8,7 +8,7 @@
 //! 3. A handler is not begun for a client that has left, or reset its stream, already, unless the server detaches its handlers.
 //! 4. What hyper drops is never lost: [`Exchanging`]'s drop hands an unfinished handler to `disconnect`.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
@@ -22,6 +22,7 @@ use tower_service::Service;
 
 use super::BoxError;
 use super::body::{RequestBody, ResponseBody};
+use super::calling::Calling;
 use super::calls::Abandoned;
 use super::connection::Connection;
 use super::disconnect::{Disconnect, ExchangeHandle, Handler, discard, forget, linger};
@@ -56,11 +57,8 @@ where
 {
     type Body = B;
 
-    fn handle(mut self, request: Request<RequestBody<R>>) -> Handler<Result<Response<B>, BoxError>> {
-        Box::pin(async move {
-            poll_fn(|cx| self.poll_ready(cx)).await.map_err(Into::into)?;
-            self.call(request).await.map_err(Into::into)
-        })
+    fn handle(self, request: Request<RequestBody<R>>) -> Handler<Result<Response<B>, BoxError>> {
+        Box::pin(Calling::new(self, request))
     }
 }
 
