@@ -112,7 +112,7 @@ async fn events(State(naive): State<Arc<Naive>>) -> axum::body::Body {
             if theirs.steps.load(SeqCst) == 1 {
                 tell.send(Bytes::from_static(b"data: 1\n\n")).await.ok();
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::task::yield_now().await;
         }
     }));
     let _leaving = Leaving(naive);

@@ -227,13 +227,17 @@ impl Exchange {
     /// Tells of the connection, and of what came of it meanwhile. Called once.
     pub(super) fn connected(&self, info: &ConnInfo) {
         self.tell(Event::Connected(info));
-        let early = {
-            let mut state = self.state();
-            state.is_connected = true;
-            std::mem::take(&mut state.early)
-        };
-        for event in early {
-            self.tell(event);
+        loop {
+            let early = {
+                let mut state = self.state();
+                // Only now may others tell for themselves, or they would come before what was kept.
+                state.is_connected = state.early.is_empty();
+                if state.is_connected {
+                    return;
+                }
+                std::mem::take(&mut state.early)
+            };
+            early.into_iter().for_each(|event| self.tell(event));
         }
     }
 }
@@ -389,7 +393,8 @@ impl fmt::Debug for Exchange {
         f.debug_struct("Exchange")
             .field("id", &self.id)
             .field("method", &self.method)
-            .field("uri", &self.uri)
+            // Not the query: that may be a secret.
+            .field("path", &self.uri.path())
             .finish_non_exhaustive()
     }
 }

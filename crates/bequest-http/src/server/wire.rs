@@ -325,7 +325,8 @@ impl Tap {
             return;
         }
         let mut inner = lock(&self.inner.inner);
-        if self.conn.is_to_be_asked() && inner.ask() {
+        // A question that has not been answered stands for this one.
+        if self.conn.is_to_be_asked() && (inner.awaits_answer() || inner.ask()) {
             self.conn.was_asked();
         }
         if !inner.has_unsent() {

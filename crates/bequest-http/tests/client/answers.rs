@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 
 use bequest::Context;
 use bequest_http::client::{Builder, Client, Error};
-use bequest_http::server::{RequestBody, Server, service_fn};
 use bequest_test::proxy::{Faults, Proxy};
-use http::{Request, Response};
+use http::Response;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
-use super::support::{get, text};
+use super::support::{behind_a_network, get, text};
 
 const WORKERS: u64 = 64;
 const USERS: u64 = 1_000;
@@ -39,19 +38,11 @@ fn name(user: u64) -> String {
 
 /// A service that answers names, behind a network that takes its time.
 async fn service() -> (Proxy, String) {
-    let service = service_fn(|request: Request<RequestBody>| async move {
+    let (proxy, url) = behind_a_network(|request| async move {
         Response::new(name(request.uri().path()[1..].parse().expect("a user")))
-    });
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        Server::builder()
-            .serve(listener, service, &Context::background())
-            .await
-    });
-    let proxy = Proxy::start(addr).await.unwrap();
+    })
+    .await;
     proxy.both(Faults::none().latency(Duration::from_millis(1)));
-    let url = format!("http://{}/", proxy.address());
     (proxy, url)
 }
 

@@ -4,25 +4,13 @@ use std::time::Duration;
 
 use bequest::Context;
 use bequest_http::client::{Client, Limits, Step};
-use bequest_http::server::{RequestBody, Server, service_fn};
 use bequest_test::proxy::{Faults, Proxy};
-use http::{Request, Response};
-use tokio::net::TcpListener;
+use http::Response;
 
-use super::support::{get, guard, outcome, start, text};
+use super::support::{behind_a_network, get, guard, outcome, start, text};
 
-async fn behind_a_network() -> (Proxy, String) {
-    let service = service_fn(|_: Request<RequestBody>| async { Response::new("here".to_owned()) });
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        Server::builder()
-            .serve(listener, service, &Context::background())
-            .await
-    });
-    let proxy = Proxy::start(addr).await.unwrap();
-    let url = format!("http://{}/", proxy.address());
-    (proxy, url)
+async fn server() -> (Proxy, String) {
+    behind_a_network(|_| async { Response::new("here".to_owned()) }).await
 }
 
 fn client(unreachable: Duration) -> Client {
@@ -35,7 +23,7 @@ fn client(unreachable: Duration) -> Client {
 
 #[tokio::test]
 async fn h6_a_connection_whose_peer_is_silent_is_closed_and_the_next_exchange_dials() {
-    let (proxy, url) = behind_a_network().await;
+    let (proxy, url) = server().await;
     let client = client(Duration::from_millis(100));
     let ctx = Context::background();
     let warm = client.send(&ctx, get(url.clone())).await.unwrap();
@@ -58,7 +46,7 @@ async fn h6_a_connection_whose_peer_is_silent_is_closed_and_the_next_exchange_di
 
 #[tokio::test]
 async fn h6_control_whoever_does_not_ask_waits_on_the_dead_connection() {
-    let (proxy, url) = behind_a_network().await;
+    let (proxy, url) = server().await;
     let (patient, asking) = (client(Duration::MAX), client(Duration::from_millis(100)));
     let ctx = Context::background();
     for client in [&patient, &asking] {

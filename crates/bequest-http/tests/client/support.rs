@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use bequest::Context;
 use bequest_http::client::{Client, Error, ResponseBody};
+use bequest_http::server::{RequestBody, Server, service_fn};
+use bequest_test::proxy::Proxy;
 use bytes::Bytes;
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Empty};
@@ -25,6 +27,24 @@ pub(crate) async fn guard<T>(what: &str, work: impl Future<Output = T>) -> T {
         Ok(value) => value,
         Err(_) => panic!("gave up waiting for {what}"),
     }
+}
+
+/// A server that answers with this, and a network before it; its URL through that network.
+pub(crate) async fn behind_a_network<F>(
+    answer: impl Fn(Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
+) -> (Proxy, String)
+where
+    F: Future<Output = Response<String>> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let addr = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let root = Context::background();
+        Server::builder().serve(listener, service_fn(answer), &root).await
+    });
+    let proxy = Proxy::start(addr).await.expect("a free port");
+    let url = format!("http://{}/", proxy.address());
+    (proxy, url)
 }
 
 /// A peer of HTTP/1 made of a socket and nothing else.

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use bequest::{Kind, Reason};
+use bequest::{Kind, Reason, inspect};
 use bequest_http::server::{Limits, RequestBody, Server, service_fn};
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -230,9 +230,11 @@ async fn frames_sent_by_halves_do_not_keep_an_idle_http2_connection_open() {
     // Whenever the limits are looked at, half a frame has come, and not long ago.
     while clock.elapsed() < 120 * SECOND && client.try_send(half).await {
         for _ in 0..4 {
+            let waits = || inspect::on_clock_of(&clock.context()).armed_deadlines;
+            let before = waits();
             clock.advance(2 * SECOND);
-            // Real time for the server to look.
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            // Whoever was woken to look waits again.
+            until("the server to have looked", || waits() >= before).await;
         }
         if !client.try_send(rest).await || !client.is_answered_once().await {
             break;

@@ -16,8 +16,8 @@ use http_body_util::BodyExt;
 use tokio::sync::mpsc;
 
 use super::common::{
-    Http1, Http2, RawHttp2, TestBody, TestClock, TestServer, full, guard, header_block, http2_bytes, probe,
-    until,
+    Arrivals, Http1, Http2, RawHttp2, TestBody, TestClock, TestServer, full, guard, header_block,
+    http2_bytes, probe, until,
 };
 
 const STEP: Duration = Duration::from_millis(500);
@@ -219,15 +219,21 @@ async fn control_without_a_rate_a_body_may_trickle() {
     assert_eq!(trickle_http2(limits).await.0, None);
 }
 
-#[tokio::test]
-async fn a_client_of_http1_that_never_reads_is_closed_at_the_write_stall() {
-    let clock = TestClock::new();
-    let (service, mut arrivals) = probe();
+/// A server that does not wait for long until a client takes something, and its requests.
+async fn impatient(clock: &TestClock) -> (TestServer, Arrivals) {
+    let (service, arrivals) = probe();
     let builder = Server::builder().limits(Limits {
         write_stall: 30 * SECOND,
         ..unlimited()
     });
-    let mut server = TestServer::with(builder, clock.context(), service).await;
+    let server = TestServer::with(builder, clock.context(), service).await;
+    (server, arrivals)
+}
+
+#[tokio::test]
+async fn a_client_of_http1_that_never_reads_is_closed_at_the_write_stall() {
+    let clock = TestClock::new();
+    let (mut server, mut arrivals) = impatient(&clock).await;
     let mut client = Http1::connect(server.addr).await;
     client.request("GET", "/").await;
     let mut arrival = arrivals.next().await;
@@ -241,12 +247,7 @@ async fn a_client_of_http1_that_never_reads_is_closed_at_the_write_stall() {
 #[tokio::test]
 async fn a_client_of_http2_that_never_reads_is_closed_at_the_write_stall() {
     let clock = TestClock::new();
-    let (service, mut arrivals) = probe();
-    let builder = Server::builder().limits(Limits {
-        write_stall: 30 * SECOND,
-        ..unlimited()
-    });
-    let mut server = TestServer::with(builder, clock.context(), service).await;
+    let (mut server, mut arrivals) = impatient(&clock).await;
     let mut client = RawHttp2::connect(server.addr).await;
     // Windows as large as can be: what keeps the server from writing is the socket.
     let (largest, more) = (0x7fff_ffff_u32, 0x7fff_ffff_u32 - 0xffff);
@@ -267,12 +268,7 @@ async fn a_client_of_http2_that_never_reads_is_closed_at_the_write_stall() {
 #[tokio::test]
 async fn a_stream_of_http2_whose_window_stays_closed_is_reset_and_the_connection_stays() {
     let clock = TestClock::new();
-    let (service, mut arrivals) = probe();
-    let builder = Server::builder().limits(Limits {
-        write_stall: 30 * SECOND,
-        ..unlimited()
-    });
-    let server = TestServer::with(builder, clock.context(), service).await;
+    let (server, mut arrivals) = impatient(&clock).await;
     let client = Http2::connect(server.addr).await;
     let stalled = client.request("/stalled").await;
     let mut arrival = arrivals.next().await;

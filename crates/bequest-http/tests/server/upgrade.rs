@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bequest::{Context, Reason};
 use bequest_http::server::{RequestBody, Server, Upgrade, service_fn};
-use http::{Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode, Version, header};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -20,7 +20,7 @@ struct Upgraded {
 
 const ASK: &str = "GET / HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
 
-/// A server that changes the protocol whenever it is asked, and hands the socket to the test.
+/// A server that changes the protocol, or opens a tunnel of HTTP/2, whenever it is asked, and hands the socket to the test.
 async fn start(root: Context) -> (TestServer, mpsc::UnboundedReceiver<Upgraded>) {
     let (tell, told) = mpsc::unbounded_channel();
     let service = service_fn(move |mut request: Request<RequestBody>| {
@@ -30,6 +30,7 @@ async fn start(root: Context) -> (TestServer, mpsc::UnboundedReceiver<Upgraded>)
                 return full("nothing asked");
             };
             let ctx = request.extensions().get::<Context>().expect("a context").clone();
+            let version = request.version();
             let socket = hyper::upgrade::on(&mut request);
             tokio::spawn(async move {
                 let upgraded = Upgraded {
@@ -40,7 +41,10 @@ async fn start(root: Context) -> (TestServer, mpsc::UnboundedReceiver<Upgraded>)
                 // A test that has ended hears nothing any more.
                 let _ = tell.send(upgraded);
             });
-            switching()
+            match version {
+                Version::HTTP_2 => full(""),
+                _ => switching(),
+            }
         }
     });
     (TestServer::with(Server::builder(), root, service).await, told)
@@ -170,33 +174,9 @@ async fn connect(client: &mut RawHttp2, stream: u32) {
         .await;
 }
 
-/// A server that opens every tunnel that it is asked for, and hands it to the test.
-async fn tunnels(root: Context) -> (TestServer, mpsc::UnboundedReceiver<Upgraded>) {
-    let (tell, told) = mpsc::unbounded_channel();
-    let service = service_fn(move |mut request: Request<RequestBody>| {
-        let tell = tell.clone();
-        async move {
-            let upgrade = request.extensions().get::<Upgrade>().expect("a tunnel").clone();
-            let ctx = request.extensions().get::<Context>().expect("a context").clone();
-            let socket = hyper::upgrade::on(&mut request);
-            tokio::spawn(async move {
-                let upgraded = Upgraded {
-                    request: ctx,
-                    upgrade: upgrade.context().clone(),
-                    socket: TokioIo::new(socket.await.expect("a tunnel")),
-                };
-                // A test that has ended hears nothing any more.
-                let _ = tell.send(upgraded);
-            });
-            full("")
-        }
-    });
-    (TestServer::with(Server::builder(), root, service).await, told)
-}
-
 #[tokio::test]
 async fn each_tunnel_of_http2_has_a_context_of_its_own_that_ends_with_the_connection() {
-    let (server, mut told) = tunnels(Context::background()).await;
+    let (server, mut told) = start(Context::background()).await;
     let mut client = RawHttp2::connect(server.addr).await;
     connect(&mut client, 1).await;
     let mut first = guard("a tunnel", told.recv()).await.expect("a handler");
@@ -223,7 +203,7 @@ async fn each_tunnel_of_http2_has_a_context_of_its_own_that_ends_with_the_connec
 #[tokio::test]
 async fn tunnels_of_http2_hear_of_the_shutdown_at_once() {
     let clock = TestClock::new();
-    let (server, mut told) = tunnels(clock.context()).await;
+    let (server, mut told) = start(clock.context()).await;
     let mut client = RawHttp2::connect(server.addr).await;
     connect(&mut client, 1).await;
     let tunnel = guard("a tunnel", told.recv()).await.expect("a handler");
