@@ -9,7 +9,7 @@ use bequest_http::server::{Limits, RequestBody, Server, service_fn};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::common::{
     Event, Http1, Http2, RawHttp2, TestClock, TestServer, full, guard, http2_bytes, probe, until,
@@ -215,6 +215,16 @@ async fn pings_do_not_keep_an_idle_http2_connection_open() {
     );
 }
 
+/// When this is over, whoever waits for bytes on this thread's runtime has read what was sent to it before: the runtime looks
+/// at its sockets only when it has run what that woke the last time, and a new socket is ready only by such a look.
+async fn sockets_are_read() {
+    for _ in 0..2 {
+        let (mut here, mut there) = tokio::net::UnixStream::pair().expect("a pair");
+        here.write_all(b"!").await.expect("room for a byte");
+        there.read_exact(&mut [0]).await.expect("a byte");
+    }
+}
+
 #[tokio::test]
 async fn frames_sent_by_halves_do_not_keep_an_idle_http2_connection_open() {
     let clock = TestClock::new();
@@ -227,14 +237,16 @@ async fn frames_sent_by_halves_do_not_keep_an_idle_http2_connection_open() {
     let mut client = RawHttp2::connect(server.addr).await;
     let ping = http2_bytes::frame(RawHttp2::PING, 0, 0, b"are you?");
     let (half, rest) = ping.split_at(12);
-    // Whenever the limits are looked at, half a frame has come, and not long ago.
+    let waits = || inspect::on_clock_of(&clock.context()).armed_deadlines;
+    let is_open = || server.statistics.snapshot().connections > 0;
     while clock.elapsed() < 120 * SECOND && client.try_send(half).await {
+        // Whenever the limits are looked at, half a frame has been read, and not long ago.
+        sockets_are_read().await;
         for _ in 0..4 {
-            let waits = || inspect::on_clock_of(&clock.context()).armed_deadlines;
             let before = waits();
             clock.advance(2 * SECOND);
-            // Whoever was woken to look waits again.
-            until("the server to have looked", || waits() >= before).await;
+            // Whoever was woken to look waits again, or has closed the connection.
+            until("the server to have looked", || waits() >= before || !is_open()).await;
         }
         if !client.try_send(rest).await || !client.is_answered_once().await {
             break;
