@@ -3,10 +3,11 @@
 use std::fmt;
 use std::io;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal as Number, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal as Occurrences, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::Ending;
@@ -14,8 +15,9 @@ use super::error::ProcessError;
 use crate::{CancelScope, Context};
 
 /// A running child. Dropping it ends the child as the end of its context does, in the background.
+#[must_use = "dropping it ends the child"]
 pub struct Child {
-    /// The way in, if it is piped.
+    /// The way in, if it is piped. [`wait`](Child::wait) closes it, unless it was taken.
     pub stdin: Option<ChildStdin>,
     /// The way out, if it is piped.
     pub stdout: Option<ChildStdout>,
@@ -29,15 +31,16 @@ pub struct Child {
 /// Starts a child for `ctx`, in a process group of its own, to be ended with it as `ending` says.
 ///
 /// Everything else is as `command` has it: arguments, environment, what is piped. A terminal's Ctrl-C does not reach the
-/// group; `ctx` is to end then.
+/// group; `ctx` is to end then. Nor may the group read from that terminal: a child that might is to be given another input.
 ///
 /// # Errors
 ///
-/// If `ctx` has ended, before any process is started (E1), or if the system cannot start it.
+/// If `ctx` has ended, before any process is started (E1), or if the system cannot start it. `InvalidInput` if
+/// [`Ending::signal`] is no signal with a name: a group is not told by those of real time.
 ///
 /// # Panics
 ///
-/// Outside a tokio runtime with its I/O driver.
+/// Outside a tokio runtime with its I/O driver, before any process is started.
 ///
 /// ```
 /// use bequest::{Context, Reason, process::{self, Ending}};
@@ -59,6 +62,13 @@ pub fn spawn(ctx: &Context, command: impl Into<Command>, ending: Ending) -> Resu
     if let Some(end) = ctx.err() {
         return Err(ProcessError::ended(end, None));
     }
+    let told_by = Number::from_named_raw(ending.signal.as_raw()).ok_or_else(|| {
+        let what = format!("a process group cannot be told by {}", ending.signal);
+        ProcessError::system(io::Error::new(io::ErrorKind::InvalidInput, what))
+    })?;
+    // First, since it panics where nobody could see to a process. And a process may have been started with this signal
+    // ignored; its children would be gone, with their status, before they are waited for.
+    let exits = signal(SignalKind::child()).map_err(ProcessError::system)?;
     let mut command = command.into();
     // The net, should the runtime be dropped with its tasks; it catches the leader alone, `Group` the others.
     command.process_group(0).kill_on_drop(true);
@@ -67,12 +77,16 @@ pub fn spawn(ctx: &Context, command: impl Into<Command>, ending: Ending) -> Resu
     let (tell, outcome) = oneshot::channel();
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let id = child.id().expect("nobody has waited for it");
-    let group = Group { child };
+    let group = Group {
+        child,
+        exits,
+        told_by,
+    };
     let under = scope.context();
     // Not joined: it ends when the child is reaped.
     drop(tokio::spawn(async move {
         // Nobody may wait for the outcome.
-        let _ = tell.send(group.see_to(&under, ending).await);
+        let _ = tell.send(group.see_to(&under, ending.grace).await);
     }));
     Ok(Child {
         stdin,
@@ -85,12 +99,15 @@ pub fn spawn(ctx: &Context, command: impl Into<Command>, ending: Ending) -> Resu
 }
 
 impl Child {
-    /// The process's number, which is its group's too.
+    /// The process's number, which is its group's too. Once [`wait`](Child::wait) has answered it may be somebody else's.
     pub fn id(&self) -> u32 {
         self.id
     }
 
-    /// Waits until the child has exited and is reaped. An exit before the end of the context wins over it.
+    /// Waits until the child has exited and is reaped. An exit before it was told of the end of the context wins over that.
+    ///
+    /// First its input is closed, unless [`stdin`](Child::stdin) was taken: a child that reads it to the end would otherwise
+    /// wait for us as we wait for it.
     ///
     /// # Cancel safety
     ///
@@ -105,6 +122,7 @@ impl Child {
     ///
     /// If it has answered already.
     pub async fn wait(&mut self) -> Result<ExitStatus, ProcessError> {
+        drop(self.stdin.take());
         (&mut self.outcome).await.unwrap_or_else(|_| {
             let gone = io::Error::other("the runtime that saw to the process is gone");
             Err(ProcessError::system(gone))
@@ -115,63 +133,66 @@ impl Child {
 /// The leader of a process group, unreaped until `see_to` answers. Its drop kills the group.
 struct Group {
     child: tokio::process::Child,
+    /// Comes after each exit of any child of this process.
+    exits: Occurrences,
+    told_by: Number,
 }
 
 impl Group {
-    async fn see_to(mut self, ctx: &Context, ending: Ending) -> Result<ExitStatus, ProcessError> {
+    async fn see_to(mut self, ctx: &Context, grace: Duration) -> Result<ExitStatus, ProcessError> {
         let end = match ctx.run(self.child.wait()).await {
             Ok(exited) => return exited.map_err(ProcessError::system),
             Err(end) => end,
         };
+        // It may have exited by itself a moment ago: then there is nobody to tell.
+        if let Ok(Some(exited)) = self.child.try_wait() {
+            return Ok(exited);
+        }
         // The context's end does not shorten the grace; its clock measures it.
         let clock = ctx.without_cancel();
-        if !ending.grace.is_zero() {
-            self.send(Number::from_named_raw(ending.signal.as_raw()));
+        if !grace.is_zero() {
+            self.send(self.told_by);
+            // What was stopped hears nothing until it goes on.
+            self.send(Number::CONT);
             // Whether it has exited or its time is over: what is left of the group is killed.
-            let _ = clock.timeout(ending.grace, self.exited()).await;
+            let _ = clock.timeout(grace, self.exited()).await;
         }
-        self.send(Some(Number::KILL));
+        self.send(Number::KILL);
         // What is killed exits, unless it stands in the kernel, or is not ours to signal.
-        let limit = ending.grace.max(Ending::default().grace);
+        let limit = grace.max(Ending::default().grace);
         let status = clock.timeout(limit, self.child.wait()).await;
         Err(ProcessError::ended(end, status.ok().and_then(Result::ok)))
     }
 
     /// Waits until the leader has exited, and leaves it unreaped.
-    async fn exited(&self) -> io::Result<()> {
-        let mut children = signal(SignalKind::child())?;
-        while !self.has_exited()? {
-            children.recv().await;
+    async fn exited(&mut self) {
+        while let Some((_, false)) = self.leader() {
+            self.exits.recv().await;
         }
-        Ok(())
     }
 
-    fn has_exited(&self) -> io::Result<bool> {
-        let Some(leader) = self.leader() else {
-            return Ok(true);
-        };
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-        Ok(waitid(WaitId::Pid(leader), options)?.is_some())
-    }
-
-    /// Signals the group, if its leader is unreaped (invariant 1: nobody else reaps it, and tokio forgets its number when
-    /// it has done so).
-    fn send(&self, number: Option<Number>) {
-        if let (Some(leader), Some(number)) = (self.leader(), number) {
+    /// Signals the group, if its leader is unreaped (invariant 1).
+    fn send(&self, number: Number) {
+        if let Some((leader, _)) = self.leader() {
             // A group that is gone needs none, and one that is not ours to signal is waited for no longer than the limit.
             let _ = kill_process_group(leader, number);
         }
     }
 
-    fn leader(&self) -> Option<Pid> {
-        Pid::from_raw(self.child.id()?.try_into().ok()?)
+    /// The leader, and whether it has exited; none if it was reaped. By us: then tokio has forgotten its number. Or by
+    /// somebody in this process who waits for any child there is: then the system does not know it as a child of ours.
+    fn leader(&self) -> Option<(Pid, bool)> {
+        let leader = Pid::from_raw(self.child.id()?.try_into().ok()?)?;
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        let exited = waitid(WaitId::Pid(leader), options).ok()?;
+        Some((leader, exited.is_some()))
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
         // After `see_to` the leader is reaped, and this does nothing.
-        self.send(Some(Number::KILL));
+        self.send(Number::KILL);
     }
 }
 

@@ -15,7 +15,6 @@ pub struct ProcessError(Why);
 enum Why {
     Ended {
         end: Canceled,
-        /// `None` if no process was started, or if it could not be reaped in time.
         status: Option<ExitStatus>,
     },
     System(io::Error),
@@ -38,7 +37,8 @@ impl ProcessError {
         }
     }
 
-    /// How the child exited after it was told. `None` if none was started.
+    /// How the child exited: after it was told, or before that if it was its output which was still waited for. `None` if none
+    /// was started, or if it could not be reaped in time.
     pub fn status(&self) -> Option<ExitStatus> {
         match &self.0 {
             Why::Ended { status, .. } => *status,
@@ -61,7 +61,7 @@ impl fmt::Display for ProcessError {
             Why::Ended {
                 end,
                 status: Some(status),
-            } => write!(f, "{end}; the process was ended ({status})"),
+            } => write!(f, "{end}; the process ended ({status})"),
             Why::Ended { end, status: None } => fmt::Display::fmt(end, f),
             Why::System(error) => fmt::Display::fmt(error, f),
         }

@@ -26,7 +26,8 @@ pub struct Output {
     pub is_held_open: bool,
 }
 
-/// Runs a child for `ctx` and answers all that it says. Its output is piped, and its input is as `command` has it.
+/// Runs a child for `ctx` and answers all that it says. Its output is piped, and its input is as `command` has it; if that is
+/// piped too, it is closed at once.
 ///
 /// # Cancel safety
 ///
@@ -34,7 +35,8 @@ pub struct Output {
 ///
 /// # Errors
 ///
-/// As [`spawn`] and [`Child::wait`](super::Child::wait). What the child had said by then is dropped.
+/// As [`spawn`] and [`Child::wait`](super::Child::wait); and the end of the context, with the child's status, if it comes while
+/// output is waited for that somebody else holds open. What the child had said by then is dropped.
 ///
 /// # Panics
 ///
@@ -71,12 +73,16 @@ pub async fn output(
             }
             exited = child.wait() => {
                 let status = exited?;
-                match ctx.without_cancel().timeout(ending.pipes, said).await {
+                match ctx.timeout(ending.pipes, said).await {
                     Ok(read) => {
                         read.map_err(ProcessError::system)?;
                         (status, false)
                     }
-                    Err(_) => (status, true),
+                    Err(_) => match ctx.err() {
+                        // Not the limit on the pipes: nobody wants the answer any more, and least of all half of it.
+                        Some(end) => return Err(ProcessError::ended(end, Some(status))),
+                        None => (status, true),
+                    },
                 }
             }
         }

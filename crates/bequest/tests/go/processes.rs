@@ -1,49 +1,17 @@
 //! E1 to E9: child processes.
 
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use bequest::process::{self, Ending};
 use bequest::{Context, Kind, Reason, Signal};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::BufReader;
 
-fn shell(script: &str) -> Command {
-    let mut command = Command::new("sh");
-    command.args(["-c", script]).stdout(Stdio::piped());
-    command
-}
-
-const PATIENT: Ending = Ending {
-    signal: Signal::TERMINATE,
-    grace: Duration::from_secs(60),
-    pipes: Duration::from_secs(60),
-};
+use crate::children::{PATIENT, WITH_GRANDCHILD, guard, kill, line, ready, rest, shell};
 
 /// `SIGUSR1`, whose number is the system's.
 const USER_1: Signal = Signal::from_raw(if cfg!(target_os = "linux") { 10 } else { 30 });
-
-/// Fails a test that hangs. Nothing is measured by it.
-async fn guard<T>(what: &str, work: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(Duration::from_secs(20), work).await {
-        Ok(value) => value,
-        Err(_) => panic!("gave up waiting for {what}"),
-    }
-}
-
-/// A child, once it has said that it is ready.
-async fn ready(
-    ctx: &Context,
-    script: &str,
-    ending: Ending,
-) -> (process::Child, BufReader<tokio::process::ChildStdout>) {
-    let mut child = process::spawn(ctx, shell(script), ending).expect("a shell");
-    let mut said = BufReader::new(child.stdout.take().expect("it is piped"));
-    let mut line = String::new();
-    guard("the child", said.read_line(&mut line)).await.expect("text");
-    assert_eq!(line, "ready\n");
-    (child, said)
-}
 
 #[tokio::test]
 async fn e1_a_context_that_has_ended_starts_nothing() {
@@ -105,11 +73,7 @@ async fn e4_a_signal_that_is_handled_ends_as_the_context_does() {
         error.status().expect("reaped").success(),
         "it ended by itself, in its grace"
     );
-    let mut rest = String::new();
-    guard("the rest", said.read_to_string(&mut rest))
-        .await
-        .expect("text");
-    assert_eq!(rest, "tidied\n");
+    assert_eq!(rest(&mut said).await, "tidied\n");
 }
 
 #[tokio::test]
@@ -147,19 +111,13 @@ async fn e6_a_pipe_that_a_grandchild_holds_is_not_waited_for_for_ever() {
 async fn e7_an_exit_before_the_end_wins() {
     let ctx = Context::background().with_cancel();
     let (mut child, mut said) = ready(&ctx, "echo ready; exit 7", PATIENT).await;
-    let mut rest = String::new();
-    guard("the end of its output", said.read_to_string(&mut rest))
-        .await
-        .expect("text");
+    rest(&mut said).await;
     let status = guard("the exit", child.wait())
         .await
         .expect("it exited by itself");
     ctx.cancel();
     assert_eq!(status.code(), Some(7));
 }
-
-/// The group's stdout is at its end only when every process that holds it has ended.
-const WITH_GRANDCHILD: &str = "sleep 1000 & echo ready; wait";
 
 #[tokio::test]
 async fn e9_grandchildren_end_too() {
@@ -169,10 +127,7 @@ async fn e9_grandchildren_end_too() {
         let (mut child, mut said) = ready(&ctx, WITH_GRANDCHILD, ending).await;
         ctx.cancel();
         guard("the end", child.wait()).await.unwrap_err();
-        let mut rest = String::new();
-        guard("the grandchild's end", said.read_to_string(&mut rest))
-            .await
-            .expect("text");
+        rest(&mut said).await;
     }
 }
 
@@ -181,42 +136,8 @@ async fn e9_control_kill_on_drop_leaves_grandchildren_behind() {
     let mut command = tokio::process::Command::from(shell("sleep 1000 & echo ready $!; wait"));
     let mut child = command.kill_on_drop(true).spawn().expect("a shell");
     let mut said = BufReader::new(child.stdout.take().expect("it is piped"));
-    let mut line = String::new();
-    guard("the child", said.read_line(&mut line)).await.expect("text");
-    let grandchild = line.trim_start_matches("ready ").trim().to_owned();
+    let said = line(&mut said).await;
+    let grandchild = said.trim_start_matches("ready ");
     child.kill().await.expect("the leader is killed and reaped");
-    let alive = Command::new("kill")
-        .args(["-0", &grandchild])
-        .status()
-        .expect("kill");
-    assert!(alive.success(), "it lives on");
-    assert!(
-        Command::new("kill")
-            .arg(&grandchild)
-            .status()
-            .expect("kill")
-            .success()
-    );
-}
-
-#[tokio::test]
-async fn dropping_a_child_ends_its_group_in_the_background() {
-    let ctx = Context::background();
-    let (child, mut said) = ready(&ctx, WITH_GRANDCHILD, PATIENT).await;
-    drop(child);
-    let mut rest = String::new();
-    guard("the end of the group", said.read_to_string(&mut rest))
-        .await
-        .expect("text");
-}
-
-#[tokio::test]
-async fn a_child_that_nobody_waits_for_is_ended_too() {
-    let ctx = Context::background().with_cancel();
-    let (_child, mut said) = ready(&ctx, WITH_GRANDCHILD, PATIENT).await;
-    ctx.cancel();
-    let mut rest = String::new();
-    guard("the end of the group", said.read_to_string(&mut rest))
-        .await
-        .expect("text");
+    kill("TERM", grandchild); // which asserts that there is one
 }

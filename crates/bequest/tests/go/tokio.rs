@@ -3,6 +3,9 @@
 #[path = "../support/poll.rs"]
 mod poll;
 
+#[cfg(unix)]
+#[path = "../support/children.rs"]
+mod children;
 mod groups;
 #[cfg(unix)]
 mod processes;
