@@ -8,6 +8,9 @@ use std::path::Path;
 mod after_func;
 #[path = "../examples/causes.rs"]
 mod causes;
+#[cfg(feature = "tokio")]
+#[path = "../examples/command.rs"]
+mod command;
 #[path = "../examples/derive.rs"]
 mod derive;
 #[path = "../examples/four_methods.rs"]
@@ -57,6 +60,12 @@ fn generating() {
 #[test]
 fn grouping() {
     group::main();
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn commanding() {
+    command::main();
 }
 
 #[cfg(all(feature = "tokio", unix))]

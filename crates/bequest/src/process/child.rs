@@ -203,3 +203,31 @@ impl fmt::Debug for Child {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_leader_that_somebody_else_reaped_is_not_signalled() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "exit 0"]).process_group(0);
+        let mut group = Group {
+            child: command.spawn().expect("a shell"),
+            exits: signal(SignalKind::child()).expect("a handler"),
+            told_by: Number::TERM,
+        };
+        group.exited().await;
+        let (leader, exited) = group.leader().expect("control: it is ours until it is reaped");
+        assert!(exited);
+        waitid(WaitId::Pid(leader), WaitIdOptions::EXITED).expect("somebody who waits for any child");
+        assert!(
+            group.child.id().is_some(),
+            "the number is still known, and may be anybody's"
+        );
+        assert_eq!(group.leader(), None);
+        let ended = Context::background().with_timeout(Duration::ZERO);
+        let error = group.see_to(&ended, Duration::MAX).await.unwrap_err();
+        assert_eq!(error.status(), None, "nor is it waited for");
+    }
+}
