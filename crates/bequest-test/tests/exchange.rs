@@ -99,6 +99,50 @@ fn control_an_empty_answer_to_a_client_that_left_is_seen() {
     assert!(exchange.expect_answer().body().is_empty());
 }
 
+/// A handler whose errors are answers, as axum's are; and what became of it when its context ended for `reason`.
+fn answered_after(reason: Reason) -> Exchange<Infallible> {
+    let clock = Clock::new();
+    let request = clock.context().with_cancel();
+    let canceller = request.canceller();
+    clock.schedule(PIECE / 2, move || canceller.cancel_for(reason));
+    let ctx = request.context();
+    clock.run(record(&request, async {
+        let answer = slow(get(&ctx, "/")).await;
+        Ok(answer.unwrap_or_else(|end| Response::builder().status(503).body(end.to_string()).unwrap()))
+    }))
+}
+
+#[test]
+fn an_error_that_is_an_answer_is_not_sent_to_a_client_that_left() {
+    for reason in [Reason::ClientGone, Reason::StreamReset, Reason::Unreachable] {
+        let exchange = answered_after(reason);
+        exchange.assert_unsent();
+        assert!(!exchange.is_untouched());
+        let answer = exchange.expect_answer();
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.late.unwrap().reason(), reason);
+    }
+}
+
+/// Negative control: what somebody waits for is sent, late or not.
+#[test]
+fn control_an_answer_that_somebody_waits_for_is_sent() {
+    for reason in [Reason::Shutdown, Reason::Limit("request"), Reason::Explicit] {
+        assert!(!answered_after(reason).is_unsent(), "{reason}");
+    }
+    let (clock, request) = leaving(PIECE * 2);
+    let in_time = clock.run(record(&request, slow(get(&request, "/"))));
+    assert!(!in_time.is_unsent());
+    assert!(in_time.expect_answer().late.is_none());
+
+    let (clock, request) = leaving(PIECE * 5 / 2);
+    let handler = async { Ok::<_, Infallible>(Response::new(Pieces::new(&clock))) };
+    assert!(
+        !clock.run(record(&request, handler)).is_unsent(),
+        "the client left in the middle of it"
+    );
+}
+
 /// A body of three frames and trailers, `PIECE` apart, that breaks after `breaks_after` frames.
 struct Pieces {
     time: Context,

@@ -4,7 +4,8 @@
 //!
 //! 1. Work that has not answered when its context ends is polled once after the end, and then dropped before the
 //!    exchange is reported.
-//! 2. An answer given in that last poll is an answer: it would have been written.
+//! 2. An answer given in that last poll is an answer, and says that it came late: whether it would have been written is the
+//!    server's to decide.
 //! 3. Frames are kept as they came; none is joined with another.
 
 use std::error::Error;
@@ -12,7 +13,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
 
-use bequest::{Canceled, Context};
+use bequest::{Canceled, Context, Reason};
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
@@ -43,6 +44,9 @@ pub struct Answer {
     pub trailers: Option<HeaderMap>,
     /// How the body ended.
     pub ending: Ending,
+    /// The end of the context, if that came before the answer: the handler was told, and answered all the same, by an error
+    /// perhaps. A client that has left is not sent it.
+    pub late: Option<Canceled>,
 }
 
 /// How a body ended.
@@ -86,7 +90,10 @@ where
     match ctx.run(handler).await {
         Err(end) => Exchange::Untouched(end),
         Ok(Err(error)) => Exchange::Failed(error),
-        Ok(Ok(response)) => Exchange::Answered(Box::new(collect(ctx, response).await)),
+        Ok(Ok(response)) => {
+            let late = ctx.err();
+            Exchange::Answered(Box::new(collect(ctx, response, late).await))
+        }
     }
 }
 
@@ -138,7 +145,7 @@ where
     record(&ctx, handler).await
 }
 
-async fn collect<B>(ctx: &Context, response: Response<B>) -> Answer
+async fn collect<B>(ctx: &Context, response: Response<B>, late: Option<Canceled>) -> Answer
 where
     B: Body<Error: Into<Box<dyn Error + Send + Sync>>>,
 {
@@ -150,6 +157,7 @@ where
         frames: Vec::new(),
         trailers: None,
         ending: Ending::Complete,
+        late,
     };
     loop {
         let frame = match ctx.run(poll_fn(|task| body.as_mut().poll_frame(task))).await {
@@ -170,6 +178,14 @@ where
         }
     }
     answer
+}
+
+/// Whether the client of the request is not there any more.
+fn is_departure(end: &Canceled) -> bool {
+    matches!(
+        end.reason(),
+        Reason::ClientGone | Reason::StreamReset | Reason::Unreachable
+    )
 }
 
 impl<E: fmt::Debug> Exchange<E> {
@@ -195,12 +211,75 @@ impl<E: fmt::Debug> Exchange<E> {
     /// Clock::new().run(record(&Context::background(), empty)).assert_untouched();
     /// ```
     ///
+    /// A handler that makes an answer of its own end, as axum's do whose error is a response, is not untouched:
+    /// [`assert_unsent`](Exchange::assert_unsent) is for those.
+    ///
     /// # Panics
     ///
     /// If there was an answer, with it.
     #[track_caller]
     pub fn assert_untouched(&self) {
-        assert!(self.is_untouched(), "there was an answer: {self:?}");
+        match self {
+            Exchange::Answered(answer) => match &answer.late {
+                Some(end) => {
+                    panic!("there was an answer, given after \"{end}\" (see assert_unsent): {answer:?}")
+                }
+                None => panic!("there was an answer: {answer:?}"),
+            },
+            Exchange::Untouched(_) | Exchange::Failed(_) => {}
+        }
+    }
+
+    /// Whether nothing would have been sent to the client: [untouched](Exchange::is_untouched), or answered only after the
+    /// client had left. An answer to a deadline or a shutdown is sent, since somebody waits for it.
+    ///
+    /// A client of HTTP/1 that has closed its sending side counts as one that has left, and yet is sent what is answered
+    /// within the grace. A test for that looks at [`Answer::late`] itself.
+    pub fn is_unsent(&self) -> bool {
+        match self {
+            Exchange::Answered(answer) => answer.late.as_ref().is_some_and(is_departure),
+            Exchange::Untouched(_) | Exchange::Failed(_) => true,
+        }
+    }
+
+    /// Fails the test if anything would have been sent to the client; see [`is_unsent`](Exchange::is_unsent).
+    ///
+    /// ```
+    /// use bequest::{Context, Reason};
+    /// use bequest_test::{Clock, http::record};
+    /// use std::convert::Infallible;
+    /// use std::time::Duration;
+    ///
+    /// /// As axum's handlers: an error is an answer, too.
+    /// async fn handler(ctx: &Context) -> Result<http::Response<String>, Infallible> {
+    ///     let text = match ctx.sleep(Duration::from_secs(1)).await {
+    ///         Ok(()) => "hello".to_owned(),
+    ///         Err(end) => end.to_string(),
+    ///     };
+    ///     Ok(http::Response::new(text))
+    /// }
+    ///
+    /// let clock = Clock::new();
+    /// let request = clock.context().with_cancel();
+    /// let client = request.canceller();
+    /// clock.schedule(Duration::from_millis(5), move || client.cancel_for(Reason::ClientGone));
+    /// let exchange = clock.run(record(&request, handler(&request)));
+    /// exchange.assert_unsent();
+    /// assert_eq!(exchange.expect_answer().late.unwrap().reason(), Reason::ClientGone);
+    ///
+    /// let late = clock.context().with_timeout(Duration::from_millis(5));
+    /// assert!(!clock.run(record(&late, handler(&late))).is_unsent(), "it says that it was too late");
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If there was an answer in time, or one to a client that still waits, with it.
+    #[track_caller]
+    pub fn assert_unsent(&self) {
+        assert!(
+            self.is_unsent(),
+            "there was an answer, and somebody to send it to: {self:?}"
+        );
     }
 
     /// The answer.

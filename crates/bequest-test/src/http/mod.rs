@@ -6,7 +6,8 @@
 //! are the server's.
 //!
 //! A client that leaves is a context that ends: what has not answered by then is polled once more, so that it is
-//! *told*, and then dropped, as a server does that can write to nobody.
+//! *told*, and then dropped, as a server does that can write to nobody. A handler that answers in that last poll, because its
+//! errors are responses as axum's are, was told too: [`Exchange::assert_unsent`] is the check for both.
 //!
 //! ```
 //! use bequest::{Context, Reason};
