@@ -46,7 +46,8 @@
 //! - [`Server::builder`](server::Server::builder): contexts, limits, observer, then [`serve`](server::Builder::serve).
 //! - [`Layers`](server::Layers): the same contexts as tower layers, for an accept loop of your own or for `axum::serve` (feature
 //!   `axum-serve` to have it introduce its connections); the page has a table of which abilities remain.
-//! - [`Limits`](server::Limits): how long each stage may take, and how many of each there may be.
+//! - [`Limits`](server::Limits): how long each stage may take, and how many of each there may be; a route's own limit is set in
+//!   [`request_context`](server::Builder::request_context).
 //! - [`Disconnect`](server::Disconnect) and [`DisconnectLayer`](server::DisconnectLayer): what becomes of a handler whose
 //!   client leaves, for the server or for a route.
 //! - [`Upgrade`](server::Upgrade): the context of a connection that changes to another protocol;

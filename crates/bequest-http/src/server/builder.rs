@@ -130,6 +130,40 @@ impl Builder {
     ///     }
     /// });
     /// ```
+    ///
+    /// # Example: routes with limits of their own
+    ///
+    /// A deadline that is set here is the request's: the handler is told, and answered for with 504 if it says nothing for
+    /// [`Limits::answer`]. It can only shorten, so [`Limits::request`] is that of the longest. (A limit on one step of a handler
+    /// is a scope in the handler.)
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
+    /// use bequest::Context;
+    /// use bequest_http::{Server, server::{Limits, service_fn}};
+    /// use std::time::Duration;
+    /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    ///
+    /// let server = Server::builder()
+    ///     .limits(Limits { request: Duration::from_secs(300), ..Limits::default() }) // for reports
+    ///     .request_context(|ctx, head, _conn| match head.uri.path() {
+    ///         "/report" => ctx,
+    ///         "/suggest" => ctx.with_timeout(Duration::from_millis(100)).named("suggest").into_context(),
+    ///         _ => ctx.with_timeout(Duration::from_secs(5)).named("page").into_context(),
+    ///     });
+    ///
+    /// let deaf = service_fn(|_: http::Request<_>| std::future::pending::<http::Response<String>>());
+    /// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    /// let address = listener.local_addr().unwrap();
+    /// tokio::spawn(async move { server.serve(listener, deaf, &Context::background()).await });
+    ///
+    /// let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+    /// client.write_all(b"GET /suggest HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    /// let mut answer = String::new();
+    /// client.read_to_string(&mut answer).await.unwrap();
+    /// assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    /// # });
+    /// ```
     pub fn request_context(
         mut self,
         make: impl Fn(Context, &Parts, &ConnInfo) -> Context + Send + Sync + 'static,

@@ -33,7 +33,7 @@ pub struct Limits {
     /// halves, they gain `header` at most. Default 60 s. Reason `Limit("idle")`.
     pub idle: Duration,
     /// From the end of a request's header to the end of its response body: the deadline of the request's context.
-    /// Default 30 s. Reason `Limit("request")`.
+    /// Default 30 s. Reason `Limit("request")`. A route may have less by [`Builder::request_context`](super::Builder::request_context).
     pub request: Duration,
     /// How long a handler may wait for the next piece of its request's body. Default 10 s. Reason `Limit("body idle")`;
     /// answered with 408.
