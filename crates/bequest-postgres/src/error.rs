@@ -7,7 +7,7 @@ use std::error;
 use std::fmt;
 use std::io;
 
-use bequest::Canceled;
+use bequest::{CancelScope, Canceled};
 use tokio_postgres::error::SqlState;
 
 /// Why a call on a [`Database`](crate::Database) has no answer.
@@ -97,6 +97,27 @@ impl Error {
             Cause::Canceled(end) => Some(end),
             _ => None,
         }
+    }
+
+    /// Whether the context of the call ended at `scope` itself: my own limit, which a retry or a fallback may answer, and
+    /// not an end from further out.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let Some(server) = bequest_test::servers::Postgres::start_or_leave_out() else { return Ok(()) };
+    /// use bequest::Context;
+    /// use bequest_postgres::Database;
+    /// use std::time::Duration;
+    ///
+    /// let request = Context::background().with_cancel();
+    /// let db = Database::open(&request, &server.url()).await?;
+    /// let step = request.with_timeout(Duration::from_millis(10));
+    /// let error = db.query(&step, "SELECT pg_sleep(8)", &[]).await.unwrap_err();
+    /// assert!(error.is_from(&step) && !error.is_from(&request));
+    /// # Ok(()) }
+    /// ```
+    pub fn is_from(&self, scope: &CancelScope) -> bool {
+        self.canceled().is_some_and(|end| end.is_from(scope))
     }
 
     /// Whether it may have been done all the same: a commit, or a statement outside of a transaction, was sent, and the

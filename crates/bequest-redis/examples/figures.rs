@@ -166,7 +166,7 @@ async fn pops(client: &Client) -> Result<(), Failure> {
         let canceled = Instant::now();
         request.cancel();
         let (answered, answer) = pop.await?;
-        assert!(answer.is_err_and(|error| error.is_canceled() && !error.in_doubt()));
+        assert!(answer.is_err_and(|error| error.is_canceled() && !error.is_in_doubt()));
         times.push(answered - canceled);
     }
     times.sort();

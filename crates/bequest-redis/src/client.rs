@@ -37,7 +37,7 @@ const BLOCKS: &str = "a command that blocks is sent to the one node that has its
 ///
 /// See [the crate's page](crate) for what the server does. For every call: when it has been answered, or its future has
 /// been dropped, no reply of it can reach anybody else. A call that ended without an answer, but may have taken effect,
-/// says so by [`Error::in_doubt`]. Whoever drops a future learns nothing; better to end the context and wait for the
+/// says so by [`Error::is_in_doubt`]. Whoever drops a future learns nothing; better to end the context and wait for the
 /// call to return.
 ///
 /// # Panics
@@ -294,7 +294,7 @@ impl Client {
         };
         let may_have_run = replies.iter().any(|reply| match reply {
             Ok(_) => true,
-            Err(error) => error.in_doubt(),
+            Err(error) => error.is_in_doubt(),
         });
         let doubted = |error: Error| if may_have_run { error.doubted() } else { error };
         replies

@@ -6,7 +6,7 @@
 use std::error;
 use std::fmt;
 
-use bequest::Canceled;
+use bequest::{CancelScope, Canceled};
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 /// Why a call on a [`Client`](crate::Client) has no answer.
@@ -26,7 +26,7 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 /// assert!(error.is_canceled());
 /// assert_eq!(error.canceled().unwrap().reason(), Reason::ClientGone);
 /// assert_eq!(error.step(), Step::Waiting); // nothing was sent
-/// assert!(!error.in_doubt());
+/// assert!(!error.is_in_doubt());
 /// # Ok(()) }
 /// ```
 ///
@@ -96,6 +96,26 @@ impl Error {
         }
     }
 
+    /// Whether the context of the call ended at `scope` itself: my own limit, which a retry or a fallback may answer, and
+    /// not an end from further out.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use bequest::Context;
+    /// use bequest_redis::Client;
+    /// use std::time::Duration;
+    ///
+    /// let client = Client::open("redis://127.0.0.1:1/")?; // connects when it is used
+    /// let request = Context::background().with_cancel();
+    /// let step = request.with_timeout(Duration::ZERO);
+    /// let error = client.set(&step, "name", "ana").await.unwrap_err();
+    /// assert!(error.is_from(&step) && !error.is_from(&request));
+    /// # Ok(()) }
+    /// ```
+    pub fn is_from(&self, scope: &CancelScope) -> bool {
+        self.canceled().is_some_and(|end| end.is_from(scope))
+    }
+
     /// Whether the connection was lost, or none could be had within
     /// [`Options::connect_limit`](crate::Options::connect_limit).
     pub fn is_connection(&self) -> bool {
@@ -123,7 +143,7 @@ impl Error {
     /// Whether nobody can know if the command took effect: it was handed to the connection, and no answer came.
     ///
     /// `false` is a promise: the command did not take effect, or the server said what became of it.
-    pub fn in_doubt(&self) -> bool {
+    pub fn is_in_doubt(&self) -> bool {
         self.0.in_doubt
     }
 

@@ -152,7 +152,7 @@ async fn what_no_one_node_can_do_is_refused_and_not_sent() {
     ];
     for error in errors {
         assert!(
-            error.is_cross_slot() && error.is_refused() && !error.in_doubt(),
+            error.is_cross_slot() && error.is_refused() && !error.is_in_doubt(),
             "{error}"
         );
         assert_eq!(
@@ -220,7 +220,10 @@ async fn a_server_of_its_own_says_that_it_is_no_cluster() {
     ];
     for error in errors {
         assert!(error.to_string().contains("cluster support disabled"), "{error}");
-        assert!(!error.in_doubt() && error.step() == Step::Connecting, "{error}");
+        assert!(
+            !error.is_in_doubt() && error.step() == Step::Connecting,
+            "{error}"
+        );
     }
 }
 
@@ -260,7 +263,7 @@ async fn a_pipeline_is_cut_by_node_and_its_replies_are_in_order() {
         .await
         .unwrap_err();
     assert!(
-        error.to_string().contains("WRONGTYPE") && !error.in_doubt(),
+        error.to_string().contains("WRONGTYPE") && !error.is_in_doubt(),
         "{error}"
     );
     let both: (i64, i64) = (
@@ -334,7 +337,7 @@ async fn a_blocking_command_is_ended_at_the_node_where_it_waits() {
         until_blocked(&watchers[place], 1).await;
         request.cancel();
         let error = within(pop).await.unwrap().unwrap_err();
-        assert!(error.is_canceled() && !error.in_doubt(), "{error}");
+        assert!(error.is_canceled() && !error.is_in_doubt(), "{error}");
         until_blocked(&watchers[place], 0).await;
         push(&client, &key, "a").await;
         assert_eq!(list(&client, &key).await, ["a"], "no pop is left on the server");
@@ -407,7 +410,7 @@ async fn a_moving_slot_is_followed() {
     let error = cancelled_once(&request, has_paused, call).await.unwrap_err();
     assert_eq!(*error.canceled().expect("the context's end"), Kind::Canceled);
     assert_eq!(
-        (error.step(), error.in_doubt()),
+        (error.step(), error.is_in_doubt()),
         (Step::Connecting, false),
         "{error}"
     );
@@ -522,7 +525,7 @@ async fn a_dead_node_is_an_error_for_its_keys_and_for_no_others() {
     cluster.nodes()[1].kill();
     let error = within(pop).await.unwrap().unwrap_err();
     assert!(
-        error.is_connection() && error.in_doubt(),
+        error.is_connection() && error.is_in_doubt(),
         "what it had taken is unknown: {error}"
     );
     let in_vain = || {
@@ -544,17 +547,17 @@ async fn a_dead_node_is_an_error_for_its_keys_and_for_no_others() {
         let error = cancelled_once(&ROOT.with_cancel(), in_vain(), piped)
             .await
             .unwrap_err();
-        assert!(error.is_canceled() && !error.in_doubt(), "{error}");
+        assert!(error.is_canceled() && !error.is_in_doubt(), "{error}");
         let pop = blpop(&keys[1], 0.0);
         let popped = |ctx| client.cmd::<()>(ctx, &pop);
         let error = cancelled_once(&ROOT.with_cancel(), in_vain(), popped)
             .await
             .unwrap_err();
-        assert!(error.is_canceled() && !error.in_doubt(), "{error}");
+        assert!(error.is_canceled() && !error.is_in_doubt(), "{error}");
     }
     let limited = at(&cluster).connect_limit(SOON).open().unwrap();
     let error = within(limited.get::<String>(&ROOT, &keys[1])).await.unwrap_err();
-    assert!(!error.is_canceled() && !error.in_doubt(), "{error}");
+    assert!(!error.is_canceled() && !error.is_in_doubt(), "{error}");
     assert_eq!(error.step(), Step::Connecting);
     // The others serve until they notice; without the whole the cluster is down for all, by its own setting.
     cluster.nodes()[1].restart();
@@ -588,7 +591,7 @@ async fn a_failover_is_waited_for() {
     // Killed: who is on its connection at that instant is told; who comes later waits for the replica.
     cluster.nodes()[0].kill();
     if let Err(error) = within(client.get::<String>(&ROOT, &keys[0])).await {
-        assert!(error.is_connection() && error.in_doubt(), "{error}");
+        assert!(error.is_connection() && error.is_in_doubt(), "{error}");
     }
     let pop = blpop(&format!("{{{}}}", keys[0]), 0.05);
     let (value, popped) = within(async {
@@ -627,7 +630,7 @@ async fn a_failover_is_waited_for() {
         within(on_it).await.unwrap().map(drop),
     ] {
         let error = waiting.unwrap_err();
-        assert!(error.is_connection() && error.in_doubt(), "{error}");
+        assert!(error.is_connection() && error.is_in_doubt(), "{error}");
     }
     cluster.nodes()[1].thaw();
 
@@ -731,7 +734,7 @@ async fn a_command_whose_answer_is_lost_is_run_once_and_in_doubt() {
         lose_the_answer(&near, &proxy)
     );
     let error = answer.unwrap_err();
-    assert!(error.is_connection() && error.in_doubt(), "{error}");
+    assert!(error.is_connection() && error.is_in_doubt(), "{error}");
     // The client is whole, and has not repeated itself.
     assert_eq!(within(client.get::<i64>(&ROOT, "n")).await.unwrap(), 1);
 }

@@ -38,13 +38,13 @@ async fn every_blocking_command_ends_with_its_context() {
         })
         .await;
         let error = answer.unwrap_err();
-        assert!(error.is_canceled() && !error.in_doubt(), "{text}: {error}");
+        assert!(error.is_canceled() && !error.is_in_doubt(), "{text}: {error}");
         let limited = Context::background().with_timeout(Duration::from_millis(20));
         let error = within(client.cmd::<redis::Value>(&limited, &cmd))
             .await
             .unwrap_err();
         assert!(
-            error.canceled().unwrap().is_timeout() && !error.in_doubt(),
+            error.canceled().unwrap().is_timeout() && !error.is_in_doubt(),
             "{text}: {error}"
         );
         until_blocked(&client, 0).await;
@@ -140,7 +140,7 @@ async fn what_would_harm_others_is_refused_and_not_sent() {
             .cmd::<redis::Value>(&ROOT, &command(text))
             .await
             .unwrap_err();
-        assert!(error.is_refused() && !error.in_doubt(), "{text}: {error}");
+        assert!(error.is_refused() && !error.is_in_doubt(), "{text}: {error}");
         assert_eq!(error.step(), Step::Waiting);
         let mut pipeline = redis::pipe();
         pipeline.add_command(command("GET k")).add_command(command(text));
@@ -185,7 +185,7 @@ async fn a_wait_for_replicas_ends_with_its_context() {
     .await;
     let error = answer.unwrap_err();
     assert!(
-        error.is_canceled() && error.in_doubt(),
+        error.is_canceled() && error.is_in_doubt(),
         "the write is done: {error}"
     );
     assert_eq!(within(client.get::<String>(&ROOT, "k")).await.unwrap(), "v");
@@ -211,7 +211,7 @@ async fn a_declared_command_is_ended_as_well() {
     })
     .await;
     let error = answer.unwrap_err();
-    assert!(error.is_canceled() && !error.in_doubt(), "{error}");
+    assert!(error.is_canceled() && !error.is_in_doubt(), "{error}");
     push(&client, "jobs", "a").await;
     assert_eq!(list(&client, "jobs").await, ["a"]);
 }
@@ -250,7 +250,7 @@ async fn what_the_server_refuses_is_its_error() {
         .await
         .unwrap_err();
     assert!(
-        error.redis().is_some() && !error.is_canceled() && !error.in_doubt(),
+        error.redis().is_some() && !error.is_canceled() && !error.is_in_doubt(),
         "{error}"
     );
     let error = within(client.cmd::<i64>(&ROOT, &blpop("k", 0.0)))
@@ -266,7 +266,7 @@ async fn what_the_server_refuses_is_its_error() {
     let error = within(client.get::<i64>(&ROOT, "k")).await.unwrap_err();
     assert!(error.is_conversion() && error.redis().is_some(), "{error}");
     assert!(
-        !error.in_doubt() && !error.is_connection() && error.step() == Step::Running,
+        !error.is_in_doubt() && !error.is_connection() && error.step() == Step::Running,
         "{error}"
     );
 }

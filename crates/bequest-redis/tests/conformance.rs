@@ -190,7 +190,7 @@ impl<H: Home> Transactional for Commands<H> {
     }
 
     fn is_in_doubt(error: &Error) -> bool {
-        error.in_doubt()
+        error.is_in_doubt()
     }
 }
 

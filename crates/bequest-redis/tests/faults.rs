@@ -43,7 +43,7 @@ async fn a_frozen_server_holds_nobody_beyond_the_deadline() {
                 Kind::DeadlineExceeded
             );
             // Whatever was sent may run when the server goes on.
-            assert_eq!(error.in_doubt(), error.step() == Step::Running, "{error}");
+            assert_eq!(error.is_in_doubt(), error.step() == Step::Running, "{error}");
         }
     }
     within(client.settle(&ROOT)).await.unwrap();
@@ -81,13 +81,13 @@ async fn a_silent_connection_is_replaced() {
         within(client.get::<String>(&request, "k"))
             .await
             .unwrap_err()
-            .in_doubt()
+            .is_in_doubt()
     );
     eventually("it is replaced", || client.statistics().replaced == 1).await;
     // From here on nothing is sent on the silent connection.
     let request = Context::background().with_timeout(SOON);
     let error = within(client.get::<String>(&request, "k")).await.unwrap_err();
-    assert_eq!((error.step(), error.in_doubt()), (Step::Connecting, false));
+    assert_eq!((error.step(), error.is_in_doubt()), (Step::Connecting, false));
     server.thaw();
     is_whole(&client).await;
 }
@@ -103,17 +103,17 @@ async fn a_killed_server_is_an_error_and_a_restarted_one_is_found_again() {
     until_blocked(&client, 1).await;
     server.kill();
     let error = within(pop).await.unwrap().unwrap_err();
-    assert!(error.is_connection() && error.in_doubt(), "{error}");
+    assert!(error.is_connection() && error.is_in_doubt(), "{error}");
 
     // While it is away: tried again and again, until the deadline.
     let request = Context::background().with_timeout(SOON);
     let error = within(client.get::<String>(&request, "k")).await.unwrap_err();
     assert_eq!(*error.canceled().unwrap(), Kind::DeadlineExceeded);
-    assert_eq!((error.step(), error.in_doubt()), (Step::Connecting, false));
+    assert_eq!((error.step(), error.is_in_doubt()), (Step::Connecting, false));
     let error = within(client.cmd::<redis::Value>(&request, &blpop("jobs", 0.0)))
         .await
         .unwrap_err();
-    assert!(error.is_canceled() && !error.in_doubt());
+    assert!(error.is_canceled() && !error.is_in_doubt());
 
     // Back again, while a call is waiting for it.
     let (answer, ()) = within(async {
@@ -143,7 +143,7 @@ async fn without_a_deadline_the_connect_limit_holds() {
         ];
         for error in errors {
             assert!(
-                error.is_connection() && !error.in_doubt() && !error.is_canceled(),
+                error.is_connection() && !error.is_in_doubt() && !error.is_canceled(),
                 "{error}"
             );
             assert_eq!(error.step(), Step::Connecting);
@@ -233,7 +233,7 @@ async fn no_unblock_reaches_a_stranger_at_another_server() {
     until_blocked(&at_second, 1).await;
     request.cancel();
     let error = within(pop).await.unwrap().unwrap_err();
-    assert!(error.is_canceled() && error.in_doubt(), "{error}");
+    assert!(error.is_canceled() && error.is_in_doubt(), "{error}");
     assert_eq!(client.statistics().blocking.closed, 1);
 
     // Its connection was closed, and so nothing is swallowed; the strangers wait as before.
@@ -284,7 +284,7 @@ async fn a_job_in_doubt_is_back_in_its_list() {
         }
         request.cancel();
         let error = within(pop).await.unwrap().unwrap_err();
-        assert!(error.is_canceled() && error.in_doubt(), "{error}");
+        assert!(error.is_canceled() && error.is_in_doubt(), "{error}");
         server.thaw();
         within(pushed).await.unwrap();
         within(client.settle(&ROOT)).await.unwrap();

@@ -36,7 +36,7 @@ async fn r1_an_ended_context_sends_nothing() {
         for error in errors {
             assert_eq!(*error.canceled().unwrap(), kind, "{error}");
             assert_eq!(error.step(), Step::Waiting);
-            assert!(!error.in_doubt());
+            assert!(!error.is_in_doubt());
         }
     }
     assert_eq!(client.statistics().connected, 0, "not even a connection was made");
@@ -62,7 +62,7 @@ async fn r2_the_wait_for_a_connection_ends_with_the_context() {
     let waiting = client.cmd::<redis::Value>(&limited, &pop);
     let error = within(waiting).await.unwrap_err();
     assert_eq!(*error.canceled().unwrap(), Kind::DeadlineExceeded);
-    assert_eq!((error.step(), error.in_doubt()), (Step::Waiting, false));
+    assert_eq!((error.step(), error.is_in_doubt()), (Step::Waiting, false));
     let canceled = Context::background().with_cancel();
     let (answer, ()) = within(async {
         tokio::join!(client.cmd::<redis::Value>(&canceled, &pop), async {
@@ -102,7 +102,7 @@ async fn r3_a_get_in_flight_ends_by_cancel() {
     .await;
     let error = answer.unwrap_err();
     assert_eq!(error.canceled().unwrap().reason(), Reason::ClientGone);
-    assert_eq!((error.step(), error.in_doubt()), (Step::Running, true));
+    assert_eq!((error.step(), error.is_in_doubt()), (Step::Running, true));
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn r5_a_pop_without_end_ends_by_cancel() {
     .await;
     let error = answer.unwrap_err();
     assert_eq!(error.canceled().unwrap().reason(), Reason::Shutdown);
-    assert_eq!((error.step(), error.in_doubt()), (Step::Running, false));
+    assert_eq!((error.step(), error.is_in_doubt()), (Step::Running, false));
     // The connection is clean and kept, and the next push is not swallowed.
     let blocking = client.statistics().blocking;
     assert_eq!((blocking.idle, blocking.unblocked, blocking.closed), (1, 1, 0));
@@ -153,7 +153,7 @@ async fn r6_a_pop_without_end_ends_by_its_deadline() {
         .await
         .unwrap_err();
     assert_eq!(*error.canceled().unwrap(), Kind::DeadlineExceeded);
-    assert!(!error.in_doubt(), "{error}");
+    assert!(!error.is_in_doubt(), "{error}");
     until_blocked(&client, 0).await;
     push(&client, "jobs", "a").await;
     assert_eq!(list(&client, "jobs").await, ["a"]);
@@ -192,7 +192,7 @@ async fn r8_a_pipeline_in_flight_ends_by_its_deadline() {
         let answer = client.pipeline::<(Option<i64>, Option<i64>)>(&request, &pipeline);
         let error = within(answer).await.unwrap_err();
         assert_eq!(*error.canceled().unwrap(), Kind::DeadlineExceeded);
-        assert!(error.in_doubt());
+        assert!(error.is_in_doubt());
     }
 }
 
@@ -205,7 +205,7 @@ async fn r9_a_receive_ends_by_cancel_and_loses_no_message() {
         within(async { tokio::join!(news.receive(&request), async { request.cancel() }) }).await;
     let error = answer.unwrap_err();
     assert!(error.is_canceled());
-    assert_eq!((error.step(), error.in_doubt()), (Step::Receiving, false));
+    assert_eq!((error.step(), error.is_in_doubt()), (Step::Receiving, false));
 
     publish(&client, "a").await;
     assert!(

@@ -16,7 +16,7 @@ async fn blocks_and_hears(client: &Client) {
     until_blocked(client, 1).await;
     request.cancel();
     let error = within(pop).await.unwrap().unwrap_err();
-    assert!(error.is_canceled() && !error.in_doubt(), "{error}");
+    assert!(error.is_canceled() && !error.is_in_doubt(), "{error}");
     let mut news = within(client.subscribe(&ROOT, ["news"])).await.unwrap();
     let publish = command("PUBLISH news a");
     assert_eq!(within(client.cmd::<i64>(&ROOT, &publish)).await.unwrap(), 1);
@@ -64,7 +64,7 @@ async fn a_user_a_password_and_a_database_hold_for_every_connection() {
     ];
     for error in errors {
         assert_eq!(
-            (error.step(), error.in_doubt()),
+            (error.step(), error.is_in_doubt()),
             (Step::Connecting, false),
             "{error}"
         );

@@ -92,7 +92,7 @@ async fn a_black_hole_holds_nobody_beyond_the_deadline() {
                 *error.canceled().expect("the context's end"),
                 Kind::DeadlineExceeded
             );
-            assert_eq!(error.in_doubt(), error.step() == Step::Running, "{error}");
+            assert_eq!(error.is_in_doubt(), error.step() == Step::Running, "{error}");
         }
     }
     within(client.settle(&ROOT)).await.unwrap();

@@ -86,7 +86,7 @@ async fn everything_is_as_without_tls() {
     until_blocked(&client, 1).await;
     request.cancel();
     let error = within(pop).await.unwrap().unwrap_err();
-    assert!(error.is_canceled() && !error.in_doubt(), "{error}");
+    assert!(error.is_canceled() && !error.is_in_doubt(), "{error}");
 
     let mut news = within(client.subscribe(&ROOT, ["news"])).await.unwrap();
     assert_eq!(
@@ -139,7 +139,7 @@ async fn a_certificate_that_nobody_we_trust_has_signed_is_refused() {
         within(client.subscribe(&ROOT, ["news"])).await.unwrap_err(),
     ];
     for error in errors {
-        assert_eq!((error.step(), error.in_doubt()), (Step::Connecting, false));
+        assert_eq!((error.step(), error.is_in_doubt()), (Step::Connecting, false));
         assert!(error.to_string().contains("certificate"), "{error}");
     }
 }
@@ -155,7 +155,7 @@ async fn a_certificate_for_another_host_is_refused() {
         .open()
         .unwrap();
     let error = within(client.set(&ROOT, "k", "v")).await.unwrap_err();
-    assert!(error.is_connection() && !error.in_doubt(), "{error}");
+    assert!(error.is_connection() && !error.is_in_doubt(), "{error}");
     assert!(error.to_string().contains("certificate"), "{error}");
 }
 
@@ -174,7 +174,7 @@ async fn a_server_that_wants_our_certificate_is_shown_it() {
         .open()
         .unwrap();
     let error = within(unknown.set(&ROOT, "k", "v")).await.unwrap_err();
-    assert!(error.is_connection() && !error.in_doubt(), "{error}");
+    assert!(error.is_connection() && !error.is_in_doubt(), "{error}");
 }
 
 /// What a program has for everything else as well.

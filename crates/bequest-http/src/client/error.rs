@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use bequest::{Canceled, Context};
+use bequest::{CancelScope, Canceled, Context};
 
 use super::BoxError;
 use crate::wire::TooLittleLeft;
@@ -81,6 +81,31 @@ impl Error {
             Why::Ended(end) => Some(end),
             Why::TooLittle(_) | Why::Failed(_) => None,
         }
+    }
+
+    /// Whether the context of the exchange ended, by a cancel or by its deadline.
+    pub fn is_canceled(&self) -> bool {
+        self.canceled().is_some()
+    }
+
+    /// Whether the context of the exchange ended at `scope` itself: my own limit, which a fallback may answer, and not an end
+    /// from further out.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// use bequest::Context;
+    /// use bequest_http::client::Client;
+    /// use std::time::Duration;
+    ///
+    /// let caller = Context::background().with_cancel();
+    /// let step = caller.with_timeout(Duration::ZERO);
+    /// let request = http::Request::get("http://127.0.0.1:1/").body(String::new()).unwrap();
+    /// let error = Client::builder().build().send(&step, request).await.unwrap_err();
+    /// assert!(error.is_from(&step) && !error.is_from(&caller));
+    /// # });
+    /// ```
+    pub fn is_from(&self, scope: &CancelScope) -> bool {
+        self.canceled().is_some_and(|end| end.is_from(scope))
     }
 
     /// Whether time ran out: a deadline passed, or too little was left to begin with.

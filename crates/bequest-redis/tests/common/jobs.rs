@@ -91,7 +91,7 @@ pub(crate) async fn popped(client: Client, mut random: Random) -> Option<String>
     match answer {
         Ok((_, job)) => Some(job),
         Err(error) => {
-            assert!(error.is_canceled() && !error.in_doubt(), "{error}");
+            assert!(error.is_canceled() && !error.is_in_doubt(), "{error}");
             None
         }
     }

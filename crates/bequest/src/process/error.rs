@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::process::ExitStatus;
 
-use crate::Canceled;
+use crate::{CancelScope, Canceled};
 
 /// Why there is no answer of a child: its context ended, or the system refused something.
 #[derive(Debug)]
@@ -29,12 +29,37 @@ impl ProcessError {
         ProcessError(Why::System(error))
     }
 
+    /// Whether the context of the child ended, by a cancel or by its deadline.
+    pub fn is_canceled(&self) -> bool {
+        self.canceled().is_some()
+    }
+
     /// The end of the context, if that is why.
     pub fn canceled(&self) -> Option<&Canceled> {
         match &self.0 {
             Why::Ended { end, .. } => Some(end),
             Why::System(_) => None,
         }
+    }
+
+    /// Whether the context of the child ended at `scope` itself: my own limit, which a fallback may answer, and not an end from
+    /// further out.
+    ///
+    /// ```
+    /// use bequest::{Context, process::{self, Ending}};
+    /// use std::time::Duration;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// let request = Context::background().with_cancel();
+    /// let step = request.with_timeout(Duration::from_millis(10));
+    /// let mut command = std::process::Command::new("sleep");
+    /// command.arg("1000");
+    /// let error = process::output(&step, command, Ending::default()).await.unwrap_err();
+    /// assert!(error.is_from(&step) && !error.is_from(&request));
+    /// # });
+    /// ```
+    pub fn is_from(&self, scope: &CancelScope) -> bool {
+        self.canceled().is_some_and(|end| end.is_from(scope))
     }
 
     /// How the child exited: after it was told, or before that if it was its output which was still waited for. `None` if none

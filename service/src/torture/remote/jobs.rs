@@ -177,7 +177,7 @@ async fn pop(client: Client, list: String, mut chance: fastrand::Rng) -> Result<
     };
     match answer {
         Ok((_, job)) => Ok(Some(job)),
-        Err(error) if error.is_canceled() && !error.in_doubt() => Ok(None),
+        Err(error) if error.is_canceled() && !error.is_in_doubt() => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
