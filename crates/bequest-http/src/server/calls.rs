@@ -11,7 +11,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context as TaskContext, Poll, ready};
+use std::task::{Context as TaskContext, Poll};
 
 use bequest::Canceled;
 use http::{HeaderValue, Request, Response, header};
@@ -71,11 +71,12 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
             Some(exchanging) => {
-                let mut answer = ready!(Pin::new(exchanging).poll(cx));
-                if let Ok(response) = &mut answer {
+                // Changed where it is, as it is large.
+                let mut answer = Pin::new(exchanging).poll(cx);
+                if let Poll::Ready(Ok(response)) = &mut answer {
                     say_goodbye(response);
                 }
-                Poll::Ready(answer)
+                answer
             }
             None => Poll::Ready(Err(Abandoned::Refused(h2::Reason::REFUSED_STREAM.into()))),
         }

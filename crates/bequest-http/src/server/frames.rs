@@ -48,14 +48,23 @@ impl Frames {
     pub(super) fn feed_frame(&mut self, bytes: &[u8]) -> usize {
         let mut fed = 0;
         if self.skip == 0 {
-            fed = (Frames::HEAD - self.have).min(bytes.len());
-            self.head[self.have..self.have + fed].copy_from_slice(&bytes[..fed]);
-            self.have += fed;
-            if self.have < Frames::HEAD {
-                return fed;
+            match bytes.first_chunk() {
+                // Not copied, as a copy of a length that is not known in advance is a call.
+                Some(head) if self.have == 0 => {
+                    fed = head.len();
+                    self.begin_frame(*head);
+                }
+                _ => {
+                    fed = (Frames::HEAD - self.have).min(bytes.len());
+                    self.head[self.have..self.have + fed].copy_from_slice(&bytes[..fed]);
+                    self.have += fed;
+                    if self.have < Frames::HEAD {
+                        return fed;
+                    }
+                    self.have = 0;
+                    self.begin_frame(self.head);
+                }
             }
-            self.have = 0;
-            self.begin_frame();
         }
         let skipped = self.skip.min(bytes.len() - fed);
         self.skip -= skipped;
@@ -72,8 +81,8 @@ impl Frames {
         self.resets
     }
 
-    fn begin_frame(&mut self) {
-        let [a, b, c, kind, flags, ..] = self.head;
+    fn begin_frame(&mut self, head: [u8; Frames::HEAD]) {
+        let [a, b, c, kind, flags, ..] = head;
         self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         if matches!(kind, Frames::HEADERS | Frames::CONTINUATION) {
             self.in_block = flags & Frames::END_HEADERS == 0;
