@@ -1,4 +1,4 @@
-//! One handler, on bare hyper and on bequest-http.
+//! One handler, on bare hyper and on bequest-http. It keeps its request until it answers, as handlers do.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -92,8 +92,10 @@ fn answer() -> Response<Full<Bytes>> {
 }
 
 async fn serve_hyper(listener: TcpListener, protocol: Protocol) {
-    let service = hyper::service::service_fn(|_: Request<hyper::body::Incoming>| async {
-        Ok::<_, Infallible>(answer())
+    let service = hyper::service::service_fn(|request: Request<hyper::body::Incoming>| async move {
+        let answer = answer();
+        drop(request);
+        Ok::<_, Infallible>(answer)
     });
     loop {
         let (stream, _) = listener.accept().await.expect("it accepts");
@@ -121,7 +123,11 @@ async fn serve_bequest(listener: TcpListener, mode: Mode) {
     let root = Context::background();
     let served = match mode {
         Mode::Off => {
-            let service = service_fn(|_: Request<RequestBody>| async { answer() });
+            let service = service_fn(|request: Request<RequestBody>| async move {
+                let answer = answer();
+                drop(request);
+                answer
+            });
             Server::builder().serve(listener, service, &root).await
         }
         _ => {
