@@ -4,17 +4,19 @@
 //!
 //! # Invariants
 //!
-//! 1. Whoever sees that nothing is in flight sees since when: the time is written before the last request is counted off
-//!    (`Release`), and read after the count (`Acquire`).
+//! 1. Whoever sees that nothing is in flight sees since when: the time is written before the last request is counted as ended,
+//!    and read after the counts.
 //! 2. Everything else is a time of its own, and may be a moment old when it is read.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
+
+use super::counts::Counted;
 
 #[derive(Debug)]
 pub(super) struct Activity {
-    /// Requests whose answer is not complete (invariant 1).
-    in_flight: AtomicUsize,
+    /// Requests whose answer is not complete are in flight (invariant 1).
+    requests: Counted,
     /// Since when the client owes the rest of a header.
     pub(super) header_since: Stamp,
     /// Since when nothing has been in flight.
@@ -41,9 +43,9 @@ pub(super) enum Waiting {
 
 impl Activity {
     /// Of a connection that is idle since `now`.
-    pub(super) fn idle(now: Duration) -> Activity {
+    pub(super) fn idle(now: Duration, requests: Counted) -> Activity {
         let activity = Activity {
-            in_flight: AtomicUsize::new(0),
+            requests,
             header_since: Stamp::default(),
             idle_since: Stamp::default(),
             departed: Stamp::default(),
@@ -63,21 +65,21 @@ impl Activity {
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.load(Relaxed)
+        self.requests.in_flight()
     }
 
-    pub(super) fn request_began(&self) {
-        self.in_flight.fetch_add(1, Relaxed);
+    /// `by_one`: only one thread at a time says so.
+    pub(super) fn request_began(&self, by_one: bool) {
+        self.requests.begin(by_one);
     }
 
     /// `one_by_one`: requests do not overlap, so the tail of its body may have looked like a next header.
-    pub(super) fn request_ended(&self, now: Duration, one_by_one: bool) {
+    pub(super) fn request_ended(&self, now: Duration, served: bool, one_by_one: bool) {
         if one_by_one {
             self.header_since.clear();
         }
         self.idle_since.set(now);
-        // With the load in `waiting`.
-        self.in_flight.fetch_sub(1, Release);
+        self.requests.end(served);
     }
 
     /// Begins the idle time anew.
@@ -86,8 +88,7 @@ impl Activity {
     }
 
     pub(super) fn waiting(&self) -> Waiting {
-        // With the count in `request_ended`.
-        if self.in_flight.load(Acquire) > 0 {
+        if self.is_busy() {
             return Waiting::Not;
         }
         match self.header_since.get() {

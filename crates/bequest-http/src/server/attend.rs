@@ -233,7 +233,7 @@ mod tests {
             requests += 1;
             conn.request_began();
             if requests == 1 {
-                conn.request_ended(Duration::ZERO);
+                conn.request_ended(Duration::ZERO, true);
             }
             Poll::<()>::Pending
         });

@@ -7,7 +7,7 @@
 //! 2. The context ends by the first event; `finish` never overrides a reason that is there already.
 //! 3. Nothing is cancelled, observed or dropped under the lock of `route`.
 
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -44,6 +44,7 @@ pub(super) struct Exchange {
     /// What the routes have decided. Written by layers before the handler starts, read when the client leaves.
     route: Mutex<Route>,
     method: Method,
+    /// What was asked for; without the host, which nobody would be told of, if the program looks at none of it.
     uri: Uri,
     version: Version,
     /// Whether it is a call of gRPC, so that what is said in the handler's place is said in its terms.
@@ -87,9 +88,8 @@ struct Detached {
 impl Exchange {
     /// Begins an exchange: its context is derived from the connection's, with the request limit or the caller's deadline,
     /// and given the values that the caller hands down and those that the program adds.
-    pub(super) fn begin(conn: Arc<Connection>, head: &Parts) -> Exchange {
+    pub(super) fn begin(conn: &Arc<Connection>, head: &Parts) -> Arc<Exchange> {
         let server = conn.server();
-        server.tally.begun.fetch_add(1, Relaxed);
         let task = conn.is_elsewhere().then(|| Mutex::new(Some(server.tally.task())));
         let began = conn.time_of_poll();
         let since = conn.request_began();
@@ -99,7 +99,7 @@ impl Exchange {
             context,
             until,
             refusal,
-        } = server.inbound.take(&conn, head, began, waited);
+        } = server.inbound.take(conn, head, began, waited);
         // Somebody else's loop has its own idea of that, and a test of theirs may call the service without one.
         let flaw = (!conn.is_elsewhere()).then(|| form::flaw(head)).flatten();
         let refusal = flaw.or(refusal);
@@ -110,7 +110,8 @@ impl Exchange {
             }
             None => context,
         };
-        Exchange {
+        // Made in here, as it is large and would be copied once more outside.
+        Arc::new(Exchange {
             scope,
             context,
             until,
@@ -120,7 +121,7 @@ impl Exchange {
                 detached: Vec::new(),
             }),
             method: head.method.clone(),
-            uri: head.uri.clone(),
+            uri: server.uri_to_tell(&head.uri),
             version: head.version,
             is_grpc: head.method == Method::POST && grpc::is_grpc(&head.headers),
             began,
@@ -134,8 +135,8 @@ impl Exchange {
             has_detached: AtomicBool::new(false),
             finished: AtomicBool::new(false),
             task,
-            conn,
-        }
+            conn: conn.clone(),
+        })
     }
 
     pub(super) fn conn(&self) -> &Arc<Connection> {
@@ -310,7 +311,8 @@ impl Exchange {
 
     /// The exchange is over: the client has its answer to the end.
     pub(super) fn finish_answered(self: &Arc<Exchange>) {
-        let now = self.server().stopwatch.now();
+        // Of limits of seconds.
+        let now = self.server().stopwatch.now_coarse();
         // The exchange goes with this handle, its context with it, and nobody could see how that ends.
         let is_unseen = Arc::strong_count(self) == 1
             && self.context.is_none()
@@ -323,8 +325,7 @@ impl Exchange {
         // Not a swap, as nobody else has a handle.
         if !self.finished.load(Relaxed) {
             self.finished.store(true, Relaxed);
-            self.conn.request_ended(now);
-            self.release(&self.server().tally.served);
+            self.release(now, true);
         }
     }
 
@@ -338,16 +339,17 @@ impl Exchange {
             self.end_detached(reason);
         }
         let now = self.server().stopwatch.now();
-        self.conn.request_ended(now);
         let end = self.scope.err().expect("cancelled above");
         self.report_finished(&end, now);
-        self.release(self.counter(&end));
+        if let Some(counter) = self.counter(&end) {
+            counter.fetch_add(1, Relaxed);
+        }
+        self.release(now, end.reason() == Reason::ResponseEnded);
     }
 
     /// Last, so that whoever sees that no request is being served sees what has become of each.
-    fn release(&self, counter: &AtomicU64) {
-        // Release: pairs with `Tally::requests`.
-        counter.fetch_add(1, Release);
+    fn release(&self, now: Duration, served: bool) {
+        self.conn.request_ended(now, served);
         if let Some(task) = &self.task {
             let task = task.lock().unwrap_or_else(PoisonError::into_inner).take();
             drop(task);
@@ -416,14 +418,14 @@ impl Exchange {
         });
     }
 
-    fn counter(&self, end: &Canceled) -> &AtomicU64 {
+    /// Where an end that has a number of its own is counted.
+    fn counter(&self, end: &Canceled) -> Option<&AtomicU64> {
         let tally = &self.server().tally;
         match end.reason() {
-            Reason::ResponseEnded => &tally.served,
-            Reason::Shutdown => &tally.shut_down,
-            _ if end.is_timeout() => &tally.timed_out,
-            reason if is_departure(reason) => &tally.client_gone,
-            _ => &tally.ended_otherwise,
+            Reason::Shutdown => Some(&tally.shut_down),
+            _ if end.is_timeout() => Some(&tally.timed_out),
+            reason if is_departure(reason) => Some(&tally.client_gone),
+            _ => None,
         }
     }
 
@@ -450,7 +452,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         // Only if what was to finish it was never made: a panic in between.
         if !*self.finished.get_mut() {
-            self.server().tally.ended_otherwise.fetch_add(1, Release);
+            self.conn.request_ended(self.began, false);
         }
     }
 }

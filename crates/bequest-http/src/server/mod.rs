@@ -39,6 +39,7 @@ mod builder;
 mod calling;
 mod calls;
 mod connection;
+mod counts;
 mod disconnect;
 mod drive;
 mod exchange;

@@ -83,7 +83,7 @@ impl<B: Send + 'static> Exchanging<B> {
         S: App<R, Body = B>,
     {
         let (mut parts, incoming) = request.into_parts();
-        let exchange = Arc::new(Exchange::begin(conn.clone(), &parts));
+        let exchange = Exchange::begin(conn, &parts);
         if exchange.refusal().is_some() {
             return Exchanging {
                 handler: None,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bequest::Context;
+use http::Uri;
 
 use super::builder::{ConnContext, MakeStandIn, RequestContext};
 use super::disconnect::Disconnect;
@@ -57,6 +58,14 @@ impl Shared {
         let _ = self.clock.sleep(time).await;
     }
 
+    /// What to keep of the URI of a request. A copy of a host is an exchange on a counter, and another one when it goes.
+    pub(super) fn uri_to_tell(&self, uri: &Uri) -> Uri {
+        match uri.path_and_query() {
+            Some(path) if !self.is_observed && self.stand_in.is_none() => Uri::from(path.clone()),
+            _ => uri.clone(),
+        }
+    }
+
     /// Tells the observer something. A panic of the observer ends there: its message went through the panic hook.
     pub(super) fn observe(&self, tell: impl FnOnce(&dyn Observer)) {
         let _ = panic::catch(|| tell(&*self.observer));
@@ -78,5 +87,10 @@ impl Stopwatch {
 
     pub(super) fn now(&self) -> Duration {
         self.clock.now().saturating_duration_since(self.began)
+    }
+
+    /// As `now`, a fifth of the price, and up to a tick of the system behind.
+    pub(super) fn now_coarse(&self) -> Duration {
+        self.clock.now_coarse().saturating_duration_since(self.began)
     }
 }

@@ -8,9 +8,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 
 use tokio::sync::Notify;
+
+use super::counts::Counts;
 
 /// A handle on the counters of one server. It stays valid after the server has ended.
 ///
@@ -64,20 +66,17 @@ pub struct Snapshot {
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) connections: Gauge,
-    /// Requests whose header was complete. Those whose exchange is over are counted below, each once, so that the difference
-    /// are those being served.
-    pub(super) begun: AtomicU64,
+    /// Requests whose header was complete, and those whose exchange is over; what became of those that were not served is
+    /// counted below.
+    pub(super) requests: Arc<Counts>,
     pub(super) in_grace: Gauge,
     pub(super) detached: Gauge,
     pub(super) lingering: Gauge,
     /// Bytes read ahead by all connections.
     pub(super) ahead: Gauge,
-    pub(super) served: AtomicU64,
     pub(super) client_gone: AtomicU64,
     pub(super) timed_out: AtomicU64,
     pub(super) shut_down: AtomicU64,
-    /// Requests that ended for another reason than these.
-    pub(super) ended_otherwise: AtomicU64,
     pub(super) not_begun: AtomicU64,
     pub(super) dropped: AtomicU64,
     pub(super) refused_grace: AtomicU64,
@@ -112,13 +111,15 @@ impl Statistics {
     /// The counters now.
     pub fn snapshot(&self) -> Snapshot {
         let tally = &*self.0;
+        // First: what is seen to have ended is counted below.
+        let requests = tally.requests.sum();
         Snapshot {
             connections: tally.connections.get(),
-            requests: tally.requests(),
+            requests: requests.in_flight(),
             in_grace: tally.in_grace.get(),
             detached: tally.detached.get(),
             read_ahead: tally.ahead.get(),
-            served: tally.served.load(Relaxed),
+            served: requests.served,
             client_gone: tally.client_gone.load(Relaxed),
             timed_out: tally.timed_out.load(Relaxed),
             shut_down: tally.shut_down.load(Relaxed),
@@ -143,24 +144,6 @@ impl Tally {
     pub(super) fn task(self: &Arc<Tally>) -> TaskGuard {
         self.tasks.fetch_add(1, SeqCst);
         TaskGuard(self.clone())
-    }
-
-    /// How many requests are being served.
-    fn requests(&self) -> usize {
-        // The ends first: a request that ends meanwhile counts as served still. Acquire: pairs with the Release in
-        // `Exchange::release`, so that zero says that all has been counted and told.
-        let ended: u64 = [
-            &self.served,
-            &self.client_gone,
-            &self.timed_out,
-            &self.shut_down,
-            &self.ended_otherwise,
-        ]
-        .iter()
-        .map(|counter| counter.load(Acquire))
-        .sum();
-        let live = self.begun.load(Relaxed).saturating_sub(ended);
-        usize::try_from(live).unwrap_or(usize::MAX)
     }
 
     /// How many units of work are alive.

@@ -9,9 +9,12 @@
 //!
 //! # Invariants
 //!
-//! 1. What first polls take of one poll of the connection is bounded: beyond [`LONG`] streams become tasks unpolled.
+//! 1. What first polls take of one poll of the connection is bounded: once they are seen to be beyond [`LONG`], streams become
+//!    tasks unpolled. The clock is looked at after each, and as long as they are short only after every [`SELDOM`]th.
 //! 2. Nothing is lost by a first poll: a stream that waits is polled again by its task, which is the one that is woken.
-//! 3. Whoever polls a stream takes the word that its exchange may have left in [`WAITS`], so that it is of this poll.
+//! 3. Whoever polls a stream takes the words that its exchange may have left in [`WAITS`] and [`TUNNELS`], so that they are of
+//!    this poll.
+//! 4. The engine starts what a tunnel needs in the poll of the stream in which that is answered for.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -36,20 +39,38 @@ const LONG: Duration = Duration::from_micros(100);
 const AFTER_WAIT: u32 = 16;
 const AFTER_LONG: u32 = 64;
 
+/// After how many short first polls the clock is looked at, at the most.
+const SELDOM: u32 = 8;
+
 /// Starts the streams of one connection.
-#[derive(Clone)]
-pub(super) struct Streams(Arc<Connection>);
+///
+/// The engine gives each stream a copy, which it uses for what a tunnel needs once it is answered for (`CONNECT`). A copy of
+/// the connection's own knows nothing, as a handle for each stream would be two exchanges on a counter that all of them
+/// share; it learns of its connection from that answer.
+pub(super) enum Streams {
+    /// The builder's, of which the connection gets a copy.
+    Builder(Arc<Connection>),
+    Connection(Arc<Connection>),
+    Stream,
+}
 
 /// Whether the next stream of a connection is worth a first poll. Written and read by the connection's task.
 #[derive(Debug, Default)]
 pub(super) struct FirstPolls {
     /// So many of the next streams are not.
     skip: AtomicU32,
+    /// So many first polls go by before the clock is looked at again.
+    unseen: AtomicU32,
+    /// How many went by the last time.
+    seldom: AtomicU32,
 }
 
 thread_local! {
     /// The exchange that has said last, in the present poll of its stream, that it waits for something (invariant 3).
     static WAITS: Cell<Option<Weak<Exchange>>> = const { Cell::new(None) };
+
+    /// The connection of the stream that has been answered for as a tunnel in the present poll (invariant 4).
+    static TUNNELS: Cell<Option<Arc<Connection>>> = const { Cell::new(None) };
 }
 
 pin_project! {
@@ -76,7 +97,16 @@ type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Streams {
     pub(super) fn new(conn: Arc<Connection>) -> Streams {
-        Streams(conn)
+        Streams::Builder(conn)
+    }
+}
+
+impl Clone for Streams {
+    fn clone(&self) -> Streams {
+        match self {
+            Streams::Builder(conn) => Streams::Connection(conn.clone()),
+            Streams::Connection(_) | Streams::Stream => Streams::Stream,
+        }
     }
 }
 
@@ -85,42 +115,53 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let mut stall = Stall::default();
-        if !self.0.first_polls().begin() {
-            return self.spawn(stream, stall);
+        match self {
+            Streams::Builder(conn) | Streams::Connection(conn) => begin(conn, stream),
+            Streams::Stream => {
+                let conn = TUNNELS
+                    .take()
+                    .expect("the engine asks in the poll in which it has the answer");
+                spawn(&conn, stream, Stall::default());
+            }
         }
-        let mut stream = Box::pin(stream);
-        // Whoever it is that would be woken (invariant 2): its task polls it again.
-        let mut cx = TaskContext::from_waker(Waker::noop());
-        let mut polled = stream.as_mut().poll(&mut cx);
-        if polled.is_pending() && self.0.resets() {
-            // It has let hyper look for a reset, and not begun yet.
-            polled = stream.as_mut().poll(&mut cx);
-        }
-        stall.hear();
-        if polled.is_ready() {
-            // Its exchange is finished by this.
-            drop(stream);
-            return self.0.first_polls().ended(self.0.spent_in_poll());
-        }
-        self.0.first_polls().waited();
-        self.spawn(stream, stall);
     }
 }
 
-impl Streams {
-    fn spawn(&self, stream: impl Future<Output = ()> + Send + 'static, stall: Stall) {
-        let server = self.0.server();
-        let task = Task {
-            stream,
-            stall,
-            conn: self.0.clone(),
-            guard: server.tally.task(),
-        };
-        // Not joined: the guard is what shutdown waits for. An end by the last step of the shutdown drops the stream, which
-        // says so itself.
-        drop(server.runtime.spawn(server.dropping.clone().run_owned(task)));
+/// Begins a stream: polls it, and makes it a task if that is not enough.
+fn begin(conn: &Arc<Connection>, stream: impl Future<Output = ()> + Send + 'static) {
+    let mut stall = Stall::default();
+    if !conn.first_polls().begin() {
+        return spawn(conn, stream, stall);
     }
+    let mut stream = Box::pin(stream);
+    // Whoever it is that would be woken (invariant 2): its task polls it again.
+    let mut cx = TaskContext::from_waker(Waker::noop());
+    let mut polled = stream.as_mut().poll(&mut cx);
+    if polled.is_pending() && conn.resets() {
+        // It has let hyper look for a reset, and not begun yet.
+        polled = stream.as_mut().poll(&mut cx);
+    }
+    stall.hear();
+    if polled.is_ready() {
+        // Its exchange is finished by this.
+        drop(stream);
+        return conn.first_polls().ended(|| conn.spent_in_poll());
+    }
+    conn.first_polls().waited();
+    spawn(conn, stream, stall);
+}
+
+fn spawn(conn: &Arc<Connection>, stream: impl Future<Output = ()> + Send + 'static, stall: Stall) {
+    let server = conn.server();
+    let task = Task {
+        stream,
+        stall,
+        conn: conn.clone(),
+        guard: server.tally.task(),
+    };
+    // Not joined: the guard is what shutdown waits for. An end by the last step of the shutdown drops the stream, which says
+    // so itself.
+    drop(server.runtime.spawn(server.dropping.clone().run_owned(task)));
 }
 
 impl<S: Future<Output = ()>> Future for Task<S> {
@@ -152,10 +193,21 @@ impl FirstPolls {
     }
 
     /// One has answered its request; `spent` of the present poll of the connection is gone.
-    fn ended(&self, spent: Duration) {
-        if spent > LONG {
+    fn ended(&self, spent: impl FnOnce() -> Duration) {
+        let unseen = self.unseen.load(Relaxed);
+        if unseen > 0 {
+            return self.unseen.store(unseen - 1, Relaxed);
+        }
+        let is_long = spent() > LONG;
+        if is_long {
             self.skip.store(AFTER_LONG, Relaxed);
         }
+        let seldom = match is_long {
+            true => 0,
+            false => (2 * self.seldom.load(Relaxed) + 1).min(SELDOM - 1),
+        };
+        self.seldom.store(seldom, Relaxed);
+        self.unseen.store(seldom, Relaxed);
     }
 
     /// One was in vain.
@@ -172,9 +224,15 @@ pub(super) fn waits(exchange: &Arc<Exchange>) {
     }
 }
 
+/// Says that the stream of this connection becomes a tunnel. To be called in the poll of the stream.
+pub(super) fn becomes_tunnel(conn: &Arc<Connection>) {
+    TUNNELS.set(Some(conn.clone()));
+}
+
 impl Stall {
     /// To be called after each poll of the stream.
     fn hear(&mut self) {
+        TUNNELS.set(None);
         if let Some(exchange) = WAITS.take() {
             self.exchange = Some(exchange);
         }
@@ -232,11 +290,32 @@ mod tests {
         let polls = FirstPolls::default();
         let next = |polls: &FirstPolls| (1..=100).find(|_| polls.begin()).expect("one at last");
         assert_eq!(next(&polls), 1);
-        polls.ended(LONG);
+        polls.ended(|| LONG);
         assert_eq!(next(&polls), 1, "as long as it may be");
         polls.waited();
         assert_eq!(next(&polls), AFTER_WAIT + 1);
-        polls.ended(LONG + Duration::from_nanos(1));
+        polls.ended(|| unreachable!("the one before was short"));
+        polls.ended(|| LONG + Duration::from_nanos(1));
         assert_eq!(next(&polls), AFTER_LONG + 1);
+    }
+
+    #[test]
+    fn the_clock_is_looked_at_seldom_while_first_polls_are_short_and_at_once_after_a_long_one() {
+        let polls = FirstPolls::default();
+        let looks = |spent: Duration, first_polls: u32| {
+            let looks = Cell::new(0);
+            for _ in 0..first_polls {
+                polls.ended(|| {
+                    looks.set(looks.get() + 1);
+                    spent
+                });
+            }
+            looks.get()
+        };
+        // After the first, the third, the seventh, and then every eighth.
+        assert_eq!(looks(LONG, 7), 3);
+        assert_eq!(looks(LONG, 10 * SELDOM), 10);
+        assert_eq!(looks(2 * LONG, SELDOM), 1, "seen at last");
+        assert_eq!(looks(2 * LONG, 10), 10);
     }
 }

@@ -24,7 +24,7 @@ use super::peer::{HalfClose, PeerState, Presence};
 use super::shared::Shared;
 use super::socket::Lookout;
 use super::statistics::{Gauge, Raised};
-use super::streams::FirstPolls;
+use super::streams::{self, FirstPolls};
 use super::turn::Answers;
 use super::upgrade::{Offers, Upgrade};
 
@@ -106,7 +106,7 @@ impl Connection {
         Connection {
             scope,
             context,
-            activity: Activity::idle(idle_since),
+            activity: Activity::idle(idle_since, server.tally.requests.of_connection()),
             time_of_poll: Stamp::default(),
             peer: Arc::new(Presence::of(info)),
             lookout: OnceLock::new(),
@@ -154,11 +154,10 @@ impl Connection {
         self.time_of_poll.get().unwrap_or_default()
     }
 
-    /// How much of the present poll had gone by when a request of it was ended last.
+    /// How much of the present poll has gone by.
     pub(super) fn spent_in_poll(&self) -> Duration {
         let began = self.time_of_poll.get().unwrap_or_default();
-        let ended = self.activity.idle_since().unwrap_or_default();
-        ended.saturating_sub(began)
+        self.server.stopwatch.now().saturating_sub(began)
     }
 
     pub(super) fn answers(&self) -> &Answers {
@@ -172,16 +171,17 @@ impl Connection {
     /// A request's header is complete. Answers since when it was being sent, as far as that is known: on HTTP/2 a header
     /// is one moment.
     pub(super) fn request_began(&self) -> Option<Duration> {
-        self.activity.request_began();
+        self.activity.request_began(!self.is_elsewhere());
         if self.is_http2.load(Relaxed) {
             return None;
         }
         self.activity.header_since.take()
     }
 
-    /// A request's answer is complete, or given up, since `now`.
-    pub(super) fn request_ended(&self, now: Duration) {
-        self.activity.request_ended(now, !self.is_http2.load(Relaxed));
+    /// A request's answer is complete, or given up, since `now`. To be said last of it.
+    pub(super) fn request_ended(&self, now: Duration, served: bool) {
+        self.activity
+            .request_ended(now, served, !self.is_http2.load(Relaxed));
     }
 
     /// The client sent something; `owes_more` if that leaves it in the middle of a header, `resets` if it has ever reset a
@@ -252,8 +252,11 @@ impl Connection {
     }
 
     /// An answer has been given: takes note if it changes the protocol.
-    pub(super) fn answers_upgrade(&self, method: &Method, status: StatusCode) {
+    pub(super) fn answers_upgrade(self: &Arc<Connection>, method: &Method, status: StatusCode) {
         let connects = *method == Method::CONNECT && status.is_success();
+        if connects && self.is_http2() && !self.is_elsewhere() {
+            streams::becomes_tunnel(self);
+        }
         if status == StatusCode::SWITCHING_PROTOCOLS || connects {
             self.switches.store(true, Relaxed);
         }
