@@ -26,6 +26,7 @@ use crate::tls::Tls;
 /// # Ok::<(), bequest_postgres::Error>(())
 /// ```
 #[derive(Clone)]
+#[must_use = "options do nothing until they are opened"]
 pub struct Options {
     pub(crate) config: Config,
     pub(crate) connections: usize,

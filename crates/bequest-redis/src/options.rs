@@ -26,6 +26,7 @@ use crate::error::Error;
 /// # Ok::<(), bequest_redis::Error>(())
 /// ```
 #[derive(Clone)]
+#[must_use = "options do nothing until they are opened"]
 pub struct Options {
     urls: Vec<String>,
     is_cluster: bool,

@@ -28,6 +28,7 @@ use crate::temporary::TemporaryFolder;
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
+#[must_use = "options do nothing until they are opened"]
 pub struct Options {
     path: PathBuf,
     folder: Option<TemporaryFolder>,

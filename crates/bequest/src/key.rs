@@ -86,12 +86,14 @@ impl<T> Key<T> {
     }
 
     /// Marks the values as sensitive: not even the key's name is printed, and they never cross.
+    #[must_use]
     pub const fn sensitive(mut self) -> Key<T> {
         self.sensitive = true;
         self
     }
 
     /// Lets the values cross to other processes.
+    #[must_use]
     pub const fn crossing(mut self, codec: Codec<T>) -> Key<T> {
         self.codec = Some(codec);
         self

@@ -52,6 +52,7 @@ use crate::wire::Outbound;
 /// # });
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "a layer does nothing until it is put around a service"]
 pub struct ContextLayer {
     outbound: Arc<Outbound>,
     exchange: Duration,

@@ -156,6 +156,7 @@ impl Observer {
 
     /// `ctx` with this observer: it is told of the exchanges made for it and for what is derived from it. One that `ctx`
     /// carries already is told too, after it, and last the client's own.
+    #[must_use]
     pub fn carried_by(self, ctx: &Context) -> Context {
         let outer = ctx.value(&OBSERVERS).into_iter().flatten().cloned();
         let all = [self].into_iter().chain(outer).collect();

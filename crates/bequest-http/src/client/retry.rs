@@ -90,6 +90,7 @@ pub struct Replayable;
 /// # });
 /// ```
 #[derive(Clone, Debug, Default)]
+#[must_use = "a layer does nothing until it is put around a service"]
 pub struct RetryLayer(Arc<Retry>);
 
 /// The service made by [`RetryLayer`].

@@ -36,6 +36,7 @@ use super::peer::Peer;
 /// In every mode the request's context ends with the reason. The mode says what happens to the handler itself, once it
 /// has begun: a handler is not begun for a client that has left already, except where the whole server detaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Disconnect {
     /// It is dropped at once, at the await where it stands. For handlers that are safe to drop anywhere.
     Drop,
@@ -71,6 +72,7 @@ impl Default for Disconnect {
 ///     .layer(jobs);
 /// ```
 #[derive(Clone, Copy, Debug)]
+#[must_use = "a layer does nothing until it is put around a service"]
 pub struct DisconnectLayer(Disconnect);
 
 /// The service made by [`DisconnectLayer`].

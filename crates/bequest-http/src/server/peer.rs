@@ -57,6 +57,7 @@ pub enum PeerState {
 ///
 /// On the wire the end of a process and `shutdown(SHUT_WR)` are the same segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum HalfClose {
     /// It counts as gone: the context ends with [`ClientGone`](bequest::Reason::ClientGone), and the handler has its grace.
     /// What it answers within that is sent, so that a client that is still reading gets its answer. As in Go.

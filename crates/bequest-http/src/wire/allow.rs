@@ -38,6 +38,7 @@ const BAGGAGE: &str = "baggage";
 /// assert_eq!(sent.to_header().unwrap(), "colour=red;a=b", "each list decides for itself");
 /// ```
 #[derive(Clone, Default)]
+#[must_use = "a list does nothing until headers are read or written by it"]
 pub struct Allow {
     entries: Vec<Entry>,
 }

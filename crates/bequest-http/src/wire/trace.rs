@@ -84,6 +84,7 @@ impl Trace {
     }
 
     /// The same trace, in a span of its own.
+    #[must_use]
     pub fn child(&self) -> Trace {
         let mut child = self.clone();
         child.parent.span_id = random_id();
@@ -91,6 +92,7 @@ impl Trace {
     }
 
     /// As [`child`](Trace::child), with a decision of its own whether it is recorded.
+    #[must_use]
     pub fn sampled_child(&self, is_sampled: bool) -> Trace {
         let mut child = self.child();
         child.parent.flags &= !SAMPLED;
@@ -99,6 +101,7 @@ impl Trace {
     }
 
     /// The same with these notes, such as [`TraceState::with`] makes.
+    #[must_use]
     pub fn with_state(self, state: TraceState) -> Trace {
         Trace { state, ..self }
     }
@@ -121,6 +124,7 @@ impl Trace {
     }
 
     /// `ctx` with this trace.
+    #[must_use]
     pub fn carried_by(self, ctx: &Context) -> Context {
         ctx.with_value(&TRACE, self)
     }

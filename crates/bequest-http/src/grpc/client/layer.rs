@@ -49,6 +49,7 @@ use crate::wire::grpc::{DEADLINE_EXCEEDED, GrpcStatus};
 /// assert!(!Ended::of(&ctx, 1, answer.headers()).unwrap().is_remote());
 /// # });
 /// ```
+#[must_use = "a layer does nothing until it is put around a service"]
 pub struct ClientLayer<B> {
     into_body: fn(SentBody<B>) -> B,
     outbound: Arc<Outbound>,
@@ -87,6 +88,7 @@ impl<B> ClientLayer<B> {
 
 impl<S: Clone, B> ClientService<S, B> {
     /// The same for calls that are made for this context.
+    #[must_use]
     pub fn under(&self, ctx: &Context) -> ClientService<S, B> {
         ClientService {
             ctx: Some(ctx.clone()),

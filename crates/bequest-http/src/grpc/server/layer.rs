@@ -41,6 +41,7 @@ const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// # let _ = server;
 /// ```
 #[derive(Clone)]
+#[must_use = "a layer does nothing until it is put around a service"]
 pub struct ServerLayer {
     base: Context,
     limit: Duration,
