@@ -154,16 +154,7 @@ impl fmt::Display for SearchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SearchError::Ended(end) => write!(f, "{end}"),
-            SearchError::Exchange(error) => {
-                write!(f, "the search back end could not be asked: {error}")?;
-                // What the system said, such as a refused connection, is the last of the chain.
-                let mut source = error.source();
-                while let Some(deeper) = source {
-                    write!(f, ": {deeper}")?;
-                    source = deeper.source();
-                }
-                Ok(())
-            }
+            SearchError::Exchange(error) => write!(f, "the search back end could not be asked: {error}"),
             SearchError::Status(status) => write!(f, "the search back end answered {status}"),
             SearchError::Schema(what) => write!(
                 f,

@@ -109,16 +109,7 @@ impl fmt::Display for FetchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             FetchError::Ended(end) => write!(f, "{end}"),
-            FetchError::Exchange(error) => {
-                write!(f, "the authentication server could not be asked: {error}")?;
-                // What the system said, such as a refused connection, is the last of the chain.
-                let mut source = error.source();
-                while let Some(deeper) = source {
-                    write!(f, ": {deeper}")?;
-                    source = deeper.source();
-                }
-                Ok(())
-            }
+            FetchError::Exchange(error) => write!(f, "the authentication server could not be asked: {error}"),
             FetchError::Status(status) => write!(f, "the authentication server answered {status}"),
         }
     }

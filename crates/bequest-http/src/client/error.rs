@@ -76,6 +76,9 @@ impl Error {
     }
 
     /// The end of the context, if that is why: with its kind, its reason, its cause, and the scope it began at.
+    ///
+    /// A context that has not ended, but leaves [too little time](Error::is_too_little_time), has no end to tell of;
+    /// [`is_timeout`](Error::is_timeout) is true of both.
     pub fn canceled(&self) -> Option<&Canceled> {
         match &self.0.why {
             Why::Ended(end) => Some(end),
@@ -149,13 +152,26 @@ impl fmt::Display for Step {
 }
 
 impl fmt::Display for Error {
+    /// One line that stands for itself: the step, and what happened there.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0.why {
             Why::Ended(end) => write!(f, "{end}, while {}", self.0.step),
             Why::TooLittle(little) => write!(f, "not sent: {little}"),
-            Why::Failed(_) => write!(f, "the exchange failed while {}", self.0.step),
+            Why::Failed(error) => write!(
+                f,
+                "the exchange failed while {}: {}",
+                self.0.step,
+                innermost(&**error)
+            ),
         }
     }
+}
+
+/// What the system or the peer said: what is around it says no more than "client error" and "connect error".
+fn innermost<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    std::iter::successors(Some(error), |error| error.source())
+        .last()
+        .unwrap_or(error)
 }
 
 impl std::error::Error for Error {

@@ -133,6 +133,11 @@ async fn what_no_peer_has_seen_is_tried_as_often_as_it_may_be() {
     let error = passing(&clock, &mut task).await.expect("no panic").unwrap_err();
     assert_eq!((error.why(), error.tries()), (GaveUp::Tries, 3));
     assert_eq!(error.last().step(), Step::Dialling);
+    let text = error.last().to_string();
+    assert!(
+        text.starts_with("the exchange failed while waiting for a connection: Connection refused"),
+        "it says what the system said: {text}"
+    );
 }
 
 #[tokio::test]

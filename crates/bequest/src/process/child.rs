@@ -63,16 +63,21 @@ pub fn spawn(ctx: &Context, command: impl Into<Command>, ending: Ending) -> Resu
         return Err(ProcessError::ended(end, None));
     }
     let told_by = Number::from_named_raw(ending.signal.as_raw()).ok_or_else(|| {
-        let what = format!("a process group cannot be told by {}", ending.signal);
-        ProcessError::system(io::Error::new(io::ErrorKind::InvalidInput, what))
+        let why = format!("a process group cannot be told by {}", ending.signal);
+        let error = io::Error::new(io::ErrorKind::InvalidInput, why);
+        ProcessError::system("no process was started", error)
     })?;
     // First, since it panics where nobody could see to a process. And a process may have been started with this signal
     // ignored; its children would be gone, with their status, before they are waited for.
-    let exits = signal(SignalKind::child()).map_err(ProcessError::system)?;
+    let exits = signal(SignalKind::child())
+        .map_err(|error| ProcessError::system("listening for the exits of processes", error))?;
     let mut command = command.into();
     // The net, should the runtime be dropped with its tasks; it catches the leader alone, `Group` the others.
     command.process_group(0).kill_on_drop(true);
-    let mut child = command.spawn().map_err(ProcessError::system)?;
+    let mut child = command.spawn().map_err(|error| {
+        let program = command.as_std().get_program();
+        ProcessError::system(format!("starting {}", program.to_string_lossy()), error)
+    })?;
     let scope = ctx.with_cancel().named("process");
     let (tell, outcome) = oneshot::channel();
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
@@ -125,7 +130,7 @@ impl Child {
         drop(self.stdin.take());
         (&mut self.outcome).await.unwrap_or_else(|_| {
             let gone = io::Error::other("the runtime that saw to the process is gone");
-            Err(ProcessError::system(gone))
+            Err(ProcessError::system("waiting for a process", gone))
         })
     }
 }
@@ -141,7 +146,9 @@ struct Group {
 impl Group {
     async fn see_to(mut self, ctx: &Context, grace: Duration) -> Result<ExitStatus, ProcessError> {
         let end = match ctx.run(self.child.wait()).await {
-            Ok(exited) => return exited.map_err(ProcessError::system),
+            Ok(exited) => {
+                return exited.map_err(|error| ProcessError::system("waiting for a process", error));
+            }
             Err(end) => end,
         };
         // It may have exited by itself a moment ago: then there is nobody to tell.

@@ -17,7 +17,11 @@ enum Why {
         end: Canceled,
         status: Option<ExitStatus>,
     },
-    System(io::Error),
+    System {
+        /// What it was that could not be done.
+        what: String,
+        error: io::Error,
+    },
 }
 
 impl ProcessError {
@@ -25,8 +29,11 @@ impl ProcessError {
         ProcessError(Why::Ended { end, status })
     }
 
-    pub(super) fn system(error: io::Error) -> ProcessError {
-        ProcessError(Why::System(error))
+    pub(super) fn system(what: impl Into<String>, error: io::Error) -> ProcessError {
+        ProcessError(Why::System {
+            what: what.into(),
+            error,
+        })
     }
 
     /// Whether the context of the child ended, by a cancel or by its deadline.
@@ -38,7 +45,7 @@ impl ProcessError {
     pub fn canceled(&self) -> Option<&Canceled> {
         match &self.0 {
             Why::Ended { end, .. } => Some(end),
-            Why::System(_) => None,
+            Why::System { .. } => None,
         }
     }
 
@@ -67,7 +74,7 @@ impl ProcessError {
     pub fn status(&self) -> Option<ExitStatus> {
         match &self.0 {
             Why::Ended { status, .. } => *status,
-            Why::System(_) => None,
+            Why::System { .. } => None,
         }
     }
 
@@ -75,12 +82,13 @@ impl ProcessError {
     pub fn io(&self) -> Option<&io::Error> {
         match &self.0 {
             Why::Ended { .. } => None,
-            Why::System(error) => Some(error),
+            Why::System { error, .. } => Some(error),
         }
     }
 }
 
 impl fmt::Display for ProcessError {
+    /// One line that stands for itself.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Why::Ended {
@@ -88,7 +96,7 @@ impl fmt::Display for ProcessError {
                 status: Some(status),
             } => write!(f, "{end}; the process ended ({status})"),
             Why::Ended { end, status: None } => fmt::Display::fmt(end, f),
-            Why::System(error) => fmt::Display::fmt(error, f),
+            Why::System { what, error } => write!(f, "{what}: {error}"),
         }
     }
 }
@@ -97,7 +105,7 @@ impl Error for ProcessError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.0 {
             Why::Ended { end, .. } => Some(end),
-            Why::System(error) => Some(error),
+            Why::System { error, .. } => Some(error),
         }
     }
 }

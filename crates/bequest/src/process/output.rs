@@ -68,14 +68,14 @@ pub async fn output(
         tokio::select! {
             biased;
             read = said.as_mut() => {
-                read.map_err(ProcessError::system)?;
+                read.map_err(unread)?;
                 (child.wait().await?, false)
             }
             exited = child.wait() => {
                 let status = exited?;
                 match ctx.timeout(ending.pipes, said).await {
                     Ok(read) => {
-                        read.map_err(ProcessError::system)?;
+                        read.map_err(unread)?;
                         (status, false)
                     }
                     Err(_) => match ctx.err() {
@@ -93,6 +93,10 @@ pub async fn output(
         stderr,
         is_held_open,
     })
+}
+
+fn unread(error: io::Error) -> ProcessError {
+    ProcessError::system("reading what a process says", error)
 }
 
 async fn read(pipe: Option<impl AsyncRead + Unpin>, all: &mut Vec<u8>) -> io::Result<()> {

@@ -28,6 +28,12 @@ async fn e1_a_context_that_has_ended_starts_nothing() {
     let missing = Command::new("/there/is/no/such/program");
     let error = process::spawn(&Context::background(), missing, PATIENT).unwrap_err();
     assert_eq!(error.io().expect("none").kind(), std::io::ErrorKind::NotFound);
+    assert!(
+        error
+            .to_string()
+            .starts_with("starting /there/is/no/such/program: "),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ async fn a_signal_that_could_not_be_sent_is_refused_at_the_start() {
         assert_eq!(error.io().expect("none").kind(), ErrorKind::InvalidInput);
         assert_eq!(
             error.to_string(),
-            format!("a process group cannot be told by signal {number}")
+            format!("no process was started: a process group cannot be told by signal {number}")
         );
     }
 }
