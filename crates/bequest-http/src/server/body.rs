@@ -398,6 +398,7 @@ impl Watch {
         self.complete |= last || announced_is_out || frame.is_trailers();
         if !self.complete && !self.is_open_ended {
             self.is_open_ended = true;
+            self.exchange.conn().arm();
             streams::waits(&self.exchange);
         }
     }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
-use axum::routing::any;
+use axum::response::Response;
+use axum::routing::{any, get};
 use bequest::{CancelScope, Canceled, Context, Reason};
 use bequest_http::axum::Ctx;
 use bequest_http::server::{ConnInfo, Layers, Limits, Peer, PeerState, Server, WhyDropped};
@@ -224,6 +226,34 @@ async fn a_departure_behind_an_unread_body_is_noticed_where_the_connection_is_in
         drop(client);
         assert_eq!(begun.end().await.reason(), Reason::ClientGone);
         assert_eq!(begun.peer.expect("known").state(), PeerState::HalfClosed);
+    }
+}
+
+/// An answer that begins and waits for more, of a handler that never waited itself.
+#[tokio::test]
+async fn a_departure_amid_an_answer_is_noticed_where_the_connection_is_introduced() {
+    for how in [How::AxumIntroducing, How::Hyper] {
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let stream = move |request: Request| {
+            let ctx = request.extensions().get::<Context>().expect("a context").clone();
+            tell.send(ctx).expect("the test listens");
+            let (mut pieces, body) = http_body_util::channel::Channel::<bytes::Bytes>::new(1);
+            tokio::spawn(async move {
+                // The client leaves while it waits for more.
+                let _ = pieces.send_data("a beginning".into()).await;
+                std::future::pending::<()>().await;
+            });
+            std::future::ready(Response::new(Body::new(body)))
+        };
+        let app = Router::new().route("/", get(stream));
+        let serving = start(how, app, Context::background(), Limits::default()).await;
+        let mut client = Http1::connect(serving.addr).await;
+        client.request("GET", "/").await;
+        let ctx = told.recv().await.expect("a request");
+        assert_eq!(client.head().await.status, 200);
+        client.reset();
+        let end = guard("the context to end", ctx.done()).await;
+        assert_eq!(end.reason(), Reason::ClientGone);
     }
 }
 
