@@ -82,8 +82,8 @@
 //!   socket open is met where bytes are: it is not noticed behind more unread bytes than are read ahead.
 //! - *Behind a proxy*, the client is the proxy.
 //! - *A peer that falls silent* is noticed after [`Limits::unreachable`](server::Limits::unreachable): by PING on HTTP/2; on
-//!   HTTP/1 by the system's own means (keepalive, and on Linux the time that bytes stay unacknowledged), which ask the next
-//!   machine and not the process behind it.
+//!   HTTP/1 by the system's own means (keepalive, and on Linux what it has heard of the peer since it began to repeat itself), which
+//!   ask the next machine and not the process behind it. A client that only reads slowly is not taken for one.
 //!
 //! What is not noticed so ends with the request limit.
 //!
@@ -114,6 +114,7 @@ pub mod axum;
 pub mod client;
 #[cfg(feature = "grpc")]
 pub mod grpc;
+mod heard;
 pub mod manual;
 pub mod server;
 pub mod wire;

@@ -12,6 +12,7 @@ use super::dial::{Connector, Dialler};
 use super::hosts::Hosts;
 use super::observe::{Observed, Observer};
 use super::ready::Client;
+use super::silence;
 #[cfg(feature = "tls")]
 use super::tls::{Https, Tls};
 use crate::wire::Outbound;
@@ -45,9 +46,11 @@ pub struct Limits {
     /// From the call to the end of the answer's body, as a deadline below the caller's. Default 60 s. Reason
     /// `Limit("exchange")`.
     pub exchange: Duration,
-    /// How long a peer of HTTP/2 with exchanges open may be silent, though it is asked for a sign of life (PING) after half of
-    /// it: then the connection is closed, its exchanges fail, and the next one dials anew. Default 30 s; [`Duration::MAX`]:
-    /// for ever. On HTTP/1 a connection has one exchange, and goes with it.
+    /// How long a peer with an exchange open may be silent, though it is asked for a sign of life: then the connection is closed,
+    /// its exchanges fail ([`Error::is_unreachable`](super::Error::is_unreachable)), and the next one dials anew. Default 30 s;
+    /// [`Duration::MAX`]: for ever. It is asked by PING on HTTP/2, after half of the limit. On HTTP/1 the system asks the peer's
+    /// system, in whole seconds: by keepalive, on connections that the client dials with its own connector; and on Linux it also
+    /// repeats what was sent, on those of which the connector says between which addresses they are (`HttpInfo`).
     pub unreachable: Duration,
     /// How long a connection is kept without use. Default 90 s.
     pub idle: Duration,
@@ -90,6 +93,7 @@ impl Builder {
     pub fn build(self) -> Client {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
+        silence::tune(&mut connector, self.limits.unreachable);
         self.build_with(connector)
     }
 
@@ -103,6 +107,7 @@ impl Builder {
     pub fn build_tls(self, tls: Tls) -> Client<Https> {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
+        silence::tune(&mut connector, self.limits.unreachable);
         connector.enforce_http(false);
         self.build_tls_with(connector, tls)
     }

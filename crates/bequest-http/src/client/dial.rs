@@ -29,6 +29,7 @@ use super::builder::Limits;
 use super::hosts;
 use super::kept::Kept;
 use super::observe::Observed;
+use super::silence::{Silence, System};
 
 /// What a connector must be to be wrapped: it gives connections that the pool can use.
 pub trait Connector:
@@ -65,6 +66,7 @@ pub(super) struct Dialler<C: Connector> {
     is_http2: bool,
     left: Arc<Left<Kept<C::Response>>>,
     observed: Observed,
+    system: System,
 }
 
 /// A dial that a request waits for.
@@ -108,6 +110,7 @@ impl<C: Connector> Dialler<C> {
             is_http2,
             left: Arc::new(Left(Mutex::default())),
             observed,
+            system: System::default(),
         }
     }
 
@@ -135,10 +138,18 @@ impl<C: Connector> Dialler<C> {
         let uri = uri.clone();
         let observed = self.observed.clone();
         let began = observed.is_noted().then(Instant::now);
+        let (unreachable, is_http2, system) = (self.limits.unreachable, self.is_http2, self.system.clone());
         let work = async move {
             poll_fn(|cx| connector.poll_ready(cx)).await.map_err(Into::into)?;
             let io = connector.call(uri).await.map_err(Into::into)?;
-            Ok(Kept::new(io, observed, began.map(|began| began.elapsed())))
+            let dialled = began.map(|began| began.elapsed());
+            let connected = io.connected();
+            let is_asked = is_http2 || connected.is_negotiated_h2();
+            let silence = match is_asked {
+                true => None,
+                false => Silence::of(&connected, unreachable, system),
+            };
+            Ok(Kept::new(io, observed, dialled, silence))
         };
         let (dial, answer) = start(&Handle::current(), work, self.keeping());
         Waiting {
@@ -303,6 +314,7 @@ impl<C: Connector> Clone for Dialler<C> {
             is_http2: self.is_http2,
             left: self.left.clone(),
             observed: self.observed.clone(),
+            system: self.system.clone(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The error of an exchange: in which step, and whether the context or the exchange failed.
 
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 use bequest::{CancelScope, Canceled, Context};
@@ -130,6 +131,16 @@ impl Error {
         matches!(self.0.why, Why::Failed(_)) && self.0.step <= Step::Dialling
     }
 
+    /// Whether the exchange failed because the peer has fallen silent or there is no way to it: it did not answer for
+    /// [`Limits::unreachable`](super::Limits::unreachable) though it was asked, or the network says so. What has become of the
+    /// request there is not known.
+    pub fn is_unreachable(&self) -> bool {
+        match &self.0.why {
+            Why::Failed(error) => says_unreachable(&**error),
+            Why::Ended(_) | Why::TooLittle(_) => false,
+        }
+    }
+
     /// Whether this used up all that `caller` had: nothing is left that a second try could use, and the caller's own answer
     /// is that its deadline has passed.
     ///
@@ -137,6 +148,22 @@ impl Error {
     pub fn used_up_budget(&self, caller: &Context) -> bool {
         caller.is_done() || caller.remaining().is_some_and(|left| left <= self.0.margin)
     }
+}
+
+/// Whether this error, or one behind it, is that of a peer that does not answer.
+fn says_unreachable(error: &(dyn std::error::Error + 'static)) -> bool {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    let mut said = chain.map(|error| {
+        let engine = error.downcast_ref::<hyper::Error>();
+        let system = error.downcast_ref::<io::Error>();
+        engine.is_some_and(hyper::Error::is_timeout) || system.is_some_and(is_silence)
+    });
+    said.any(|said| said)
+}
+
+fn is_silence(error: &io::Error) -> bool {
+    use io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
+    matches!(error.kind(), TimedOut | HostUnreachable | NetworkUnreachable)
 }
 
 impl fmt::Display for Step {

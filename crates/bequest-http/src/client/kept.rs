@@ -15,6 +15,7 @@ use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 
 use super::observe::{Line, Observed};
+use super::silence::Silence;
 
 /// More than this is no greeting.
 const GREETING: usize = 4096;
@@ -28,15 +29,23 @@ pub(super) struct Kept<T> {
     observed: Observed,
     /// How long it was dialled, if anybody observed that.
     dial: Option<Duration>,
+    /// The peer's, if its protocol leaves it to the system to ask.
+    silence: Option<Silence>,
 }
 
 impl<T: Read + Unpin> Kept<T> {
-    pub(super) fn new(io: T, observed: Observed, dial: Option<Duration>) -> Kept<T> {
+    pub(super) fn new(
+        io: T,
+        observed: Observed,
+        dial: Option<Duration>,
+        silence: Option<Silence>,
+    ) -> Kept<T> {
         Kept {
             io,
             heard: BytesMut::new(),
             observed,
             dial,
+            silence,
         }
     }
 
@@ -62,13 +71,22 @@ impl<T: Read + Unpin> Read for Kept<T> {
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         if self.heard.is_empty() {
-            return Pin::new(&mut self.io).poll_read(cx, buffer);
+            let read = Pin::new(&mut self.io).poll_read(cx, buffer);
+            return match &mut self.silence {
+                // Whatever is waited for, the engine waits for bytes as well.
+                Some(silence) if read.is_pending() => silence.poll_lost(cx).map(|()| Err(silent())),
+                _ => read,
+            };
         }
         let length = self.heard.len().min(buffer.remaining());
         buffer.put_slice(&self.heard[..length]);
         self.heard.advance(length);
         Poll::Ready(Ok(()))
     }
+}
+
+fn silent() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the peer has fallen silent")
 }
 
 impl<T: Write + Unpin> Write for Kept<T> {

@@ -15,8 +15,8 @@
 //! # Invariants
 //!
 //! 1. When its context ends, an exchange ends, whatever step it is in and whether or not anybody polls its body.
-//! 2. A connection of HTTP/1 that was given up in the middle of an exchange is not used for another one, nor one of HTTP/2
-//!    whose peer is silent when it is asked. A dial that was given up goes on, within its limit, and what comes of it is kept
+//! 2. A connection of HTTP/1 that was given up in the middle of an exchange is not used for another one, nor one of either
+//!    protocol whose peer is silent when it is asked. A dial that was given up goes on, within its limit, and what comes of it is kept
 //!    for the next request.
 //! 3. An exchange holds its place under [`Limits::exchanges_per_host`] until its body is at its end or dropped, and nothing
 //!    of it stays behind then: no callback, no timer, no task.
@@ -37,6 +37,7 @@ mod ready;
 mod retry;
 mod sending;
 mod sent_body;
+mod silence;
 #[cfg(feature = "tls")]
 mod tls;
 

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bequest::Context;
 use bytes::Bytes;
@@ -406,6 +406,7 @@ impl Builder {
             request_context: self.request_context,
             stand_in: self.stand_in,
             tally: self.tally,
+            sock_diag: OnceLock::new(),
             runtime: tokio::runtime::Handle::current(),
             context: stages.context.context(),
             draining: stages.draining.context(),

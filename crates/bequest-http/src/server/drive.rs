@@ -20,6 +20,7 @@ use super::BoxError;
 use super::attend::Attendant;
 use super::bell::{Either, beside};
 use super::connection::{Connection, FRESH};
+use super::silence;
 use super::streams::Streams;
 use super::wire::Wire;
 
@@ -129,7 +130,13 @@ async fn limit_passed(conn: &Connection, idle: Duration) -> &'static str {
     }
     loop {
         match conn.nearest_limit(idle) {
-            Some((Duration::ZERO, name)) => return name,
+            Some((Duration::ZERO, name)) => {
+                if name == "write stall" {
+                    // Then that is the reason.
+                    silence::finds_lost(conn);
+                }
+                return name;
+            }
             nearest => {
                 let rest = nearest.map_or(tick, |(rest, _)| rest);
                 conn.server().pause(rest.min(tick)).await;

@@ -51,7 +51,7 @@ use super::statistics::Statistics;
 /// | [`Peer`](super::Peer), [`ConnInfo`](super::ConnInfo), `conn_context`; a cap on lingering handlers for each connection | no | yes | yes |
 /// | a client that leaves is noticed | where the loop's engine drops the handler | also behind unread bytes, by watching the socket (Linux, Android) | also behind a full window, by reading ahead |
 /// | an HTTP/1 client that half-closes gets its answer | if the loop sets `half_close(true)`, and then its leaving is not noticed | if the loop sets `half_close(true)` | yes |
-/// | a silent peer | no | HTTP/1: by the system's keepalive | yes |
+/// | a silent peer | no | HTTP/1: by the system alone, keepalive and on Linux `TCP_USER_TIMEOUT`; no sooner than after the limit on write stalls and a second, and it may take a client for silent that takes little at a time | yes |
 /// | limits on first byte, handshake, header, idle, write stall, connections, streams | the loop's own | the loop's own | yes |
 /// | an HTTP/1 request without one `Host`, or coded in other ways than chunked, is refused | the loop's own | the loop's own | yes |
 /// | upgrades with a context of their own | no | no | yes |
@@ -176,7 +176,7 @@ impl Layers {
     /// ```
     pub fn connection(&self, socket: &TcpStream) -> io::Result<ContextLayer> {
         let (peer_addr, local_addr) = (socket.peer_addr()?, socket.local_addr()?);
-        silence::tune(socket, &self.server.limits)?;
+        silence::tune(socket, &self.server.limits, || false)?;
         let second = match self.server.watch {
             true => Some(socket2::SockRef::from(socket).try_clone()?),
             false => None,

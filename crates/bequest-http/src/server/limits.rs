@@ -42,11 +42,16 @@ pub struct Limits {
     /// Default 500; 0: any. Reason `Limit("body rate")`; answered with 408.
     pub body_rate: u64,
     /// How long a client may leave what is written to it untaken, before its connection is closed; on HTTP/2 also a stream
-    /// whose window it leaves closed, before that stream is reset. Default 30 s. Reason `Limit("write stall")`.
+    /// whose window it leaves closed, before that stream is reset. Default 30 s. Reason `Limit("write stall")`, or
+    /// [`Unreachable`](bequest::Reason::Unreachable) if the system knows that nobody was there to take it, for `unreachable`.
     pub write_stall: Duration,
-    /// How long a client with a request in flight may be silent, though it is asked for a sign of life: by keepalive and
-    /// unacknowledged bytes (HTTP/1), by PING as well (HTTP/2, where it may take a sixth longer). Default 30 s. Reason
+    /// How long a client with a request in flight may be silent, though it is asked for a sign of life. Default 30 s. Reason
     /// [`Unreachable`](bequest::Reason::Unreachable).
+    ///
+    /// On HTTP/2 it is asked by PING, and it may take a sixth longer. On HTTP/1 the client's system is asked, by keepalive and by
+    /// repeating what it has not acknowledged, in whole seconds. A client whose system answers is there, however little it
+    /// reads, and has `write_stall`. Elsewhere than on Linux keepalive is all there is, and on Android a limit on what stays
+    /// unacknowledged, no shorter than `write_stall` and a second.
     pub unreachable: Duration,
     /// How long a handler that was told of its end may take to answer for itself, before the server answers in its
     /// place (504 for a deadline, 503 otherwise). It is also how long the reader of a stream that the shutdown has ended

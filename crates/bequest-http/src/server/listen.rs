@@ -110,7 +110,8 @@ fn start_connection<S: App>(
     let Ok(local_addr) = stream.local_addr() else {
         return;
     };
-    if silence::tune(&stream, &server.limits).is_err() {
+    let is_asked = || server.can_be_asked(local_addr, peer_addr);
+    if silence::tune(&stream, &server.limits, is_asked).is_err() {
         return;
     }
     let (task, live) = (server.tally.task(), server.tally.connections.raise());

@@ -4,7 +4,8 @@
 //! with `Shutdown` once the drain is over; `draining`, which ends first, when no new work is wanted; and `dropping`,
 //! which ends last, when nothing is waited for any longer.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bequest::Context;
@@ -18,6 +19,7 @@ use super::observe::Observer;
 use super::panic;
 use super::peer::HalfClose;
 use super::statistics::Tally;
+use crate::heard::{Heard, SockDiag};
 
 pub(super) struct Shared {
     pub(super) limits: Limits,
@@ -35,6 +37,8 @@ pub(super) struct Shared {
     pub(super) request_context: Option<Arc<RequestContext>>,
     pub(super) stand_in: Option<Arc<MakeStandIn>>,
     pub(super) tally: Arc<Tally>,
+    /// For asking the system about peers, where it answers. Set with the first connection.
+    pub(super) sock_diag: OnceLock<Option<SockDiag>>,
     /// Kept, so that a handler dropped outside the runtime can still be given its grace.
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) context: Context,
@@ -64,6 +68,18 @@ impl Shared {
             Some(path) if !self.is_observed && self.stand_in.is_none() => Uri::from(path.clone()),
             _ => uri.clone(),
         }
+    }
+
+    /// Whether the system says what it has heard on this connection. Connections of one listener are alike, so it is found out with
+    /// the first one.
+    pub(super) fn can_be_asked(&self, local: SocketAddr, peer: SocketAddr) -> bool {
+        let open = || SockDiag::open().filter(|sock_diag| sock_diag.ask(local, peer).is_some());
+        self.sock_diag.get_or_init(open).is_some()
+    }
+
+    /// What the system has heard on this connection.
+    pub(super) fn heard_by_system(&self, local: SocketAddr, peer: SocketAddr) -> Option<Heard> {
+        self.sock_diag.get()?.as_ref()?.ask(local, peer)
     }
 
     /// Tells the observer something. A panic of the observer ends there: its message went through the panic hook.

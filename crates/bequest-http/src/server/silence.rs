@@ -1,8 +1,7 @@
 //! A peer that falls silent without closing anything: a cable is pulled, a machine loses its power, a firewall forgets.
 //!
-//! On HTTP/1 only the operating system can ask whether the other side is still there: by keepalive while nothing is on its
-//! way, and by how long what was sent stays unacknowledged. On HTTP/2 the protocol asks as well, with PING, which also
-//! finds a proxy that keeps its connections open and forwards nothing.
+//! On HTTP/1 only the operating system can ask whether the other side is still there; see [`heard`](crate::heard). On HTTP/2 the
+//! protocol asks as well, with PING, which also finds a proxy that keeps its connections open and forwards nothing.
 //!
 //! # Invariants
 //!
@@ -20,12 +19,8 @@ use tokio::net::TcpStream;
 
 use super::connection::Connection;
 use super::limits::Limits;
-
-/// Longer limits than this are none.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
-
-/// The system counts milliseconds in 32 bits; this fits.
-const DAY: Duration = Duration::from_secs(24 * 3600);
+use super::peer::PeerState;
+use crate::heard::{Keepalive, Look, SHORTEST, bounded};
 
 /// Into how many steps the limit is cut for PING.
 const STEPS: u32 = 6;
@@ -33,30 +28,38 @@ const STEPS: u32 = 6;
 /// After so many steps of silence the peer is asked; after all of them it is judged.
 const ASKED_AFTER: u32 = 2;
 
-/// Sets the options of an accepted socket: no delay of small writes, and how long the system waits for a silent peer.
-pub(super) fn tune(stream: &TcpStream, limits: &Limits) -> io::Result<()> {
+/// Sets the options of an accepted socket: no delay of small writes, and how long the system waits for a silent peer. `is_asked`
+/// says whether it will be asked what it has heard.
+pub(super) fn tune(stream: &TcpStream, limits: &Limits, is_asked: impl FnOnce() -> bool) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let Some(limit) = bounded(limits) else {
+    let Some(limit) = bounded(limits.unreachable) else {
         return Ok(());
     };
     let socket = SockRef::from(stream);
-    // Half the time in quiet, and then a probe each eighth of it. The system counts whole seconds.
-    let second = Duration::from_secs(1);
+    let plan = Keepalive::within(limit);
     let keepalive = TcpKeepalive::new()
-        .with_time((limit / 2).clamp(second, DAY / 4))
-        .with_interval((limit / 8).clamp(second, DAY / 4));
+        .with_time(plan.time)
+        .with_interval(plan.interval);
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "macos"))]
-    let keepalive = keepalive.with_retries(4);
+    let keepalive = keepalive.with_retries(plan.probes);
     socket.set_tcp_keepalive(&keepalive)?;
-    // The system would also take a client that reads nothing for one that is not there, so that limit comes first.
+    // It takes a client that reads nothing for one that is not there, so that limit comes first; and keepalive goes by this then.
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    socket.set_tcp_user_timeout(Some(limit.max(limits.write_stall.min(DAY) + second).min(DAY)))?;
+    if !is_asked() {
+        const SECOND: Duration = Duration::from_secs(1);
+        // The system counts milliseconds in 32 bits; this fits.
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        let limit = limit.max(limits.write_stall.min(DAY) + SECOND).min(DAY);
+        socket.set_tcp_user_timeout(Some(limit))?;
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    drop(is_asked);
     Ok(())
 }
 
 /// Waits until a peer of HTTP/2 has not sent anything for the limit though it was asked.
 pub(super) async fn silence(conn: &Connection) {
-    let Some(limit) = bounded(&conn.server().limits) else {
+    let Some(limit) = bounded(conn.server().limits.unreachable) else {
         return std::future::pending().await;
     };
     let mut silent = 0;
@@ -72,8 +75,40 @@ pub(super) async fn silence(conn: &Connection) {
     }
 }
 
-fn bounded(limits: &Limits) -> Option<Duration> {
-    (limits.unreachable < LONGEST).then_some(limits.unreachable)
+/// Waits until the system has not heard anything of the peer for the limit though it repeats what it has sent. `is_wanted` says
+/// whether that matters at the moment.
+pub(super) async fn unheard(conn: &Connection, is_wanted: impl Fn() -> bool) {
+    let Some(limit) = bounded(conn.server().limits.unreachable) else {
+        return std::future::pending().await;
+    };
+    let limit = limit.max(SHORTEST);
+    let mut rest = limit;
+    loop {
+        conn.server().pause(rest).await;
+        let heard = if is_wanted() { conn.heard_by_system() } else { None };
+        rest = match heard.map(|heard| heard.look(limit)) {
+            Some(Look::Lost) => return,
+            Some(Look::Again(after)) => after,
+            // Whatever comes now, this long it is there.
+            None => limit,
+        };
+    }
+}
+
+/// Whether a client that has taken nothing for `Limits::write_stall` was not there to take it; if so, the connection ends with
+/// that.
+pub(super) fn finds_lost(conn: &Connection) -> bool {
+    // The system heard of it for the last time before it took something for the last time, or just then.
+    const SLACK: Duration = Duration::from_secs(1);
+    let Some(limit) = bounded(conn.server().limits.unreachable) else {
+        return false;
+    };
+    let heard = conn.heard_by_system();
+    let is_lost = heard.is_some_and(|heard| heard.quiet + SLACK >= limit && heard.is_in_vain());
+    if is_lost {
+        conn.saw(PeerState::Unreachable);
+    }
+    is_lost
 }
 
 /// Has the task polled once more.
@@ -91,23 +126,23 @@ mod tests {
 
     use super::*;
 
-    async fn accepted(limits: &Limits) -> TcpStream {
+    async fn accepted(limits: &Limits, is_asked: bool) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let _client = TcpStream::connect(address).await.expect("a listener");
         let (stream, _) = listener.accept().await.expect("a client");
-        tune(&stream, limits).expect("an open socket");
+        tune(&stream, limits, || is_asked).expect("an open socket");
         stream
     }
 
     #[tokio::test]
     async fn the_system_asks_a_silent_peer_within_the_limit() {
-        let stream = accepted(&Limits {
+        let limits = Limits {
             unreachable: Duration::from_secs(40),
-            write_stall: Duration::from_secs(20),
+            write_stall: Duration::from_secs(60),
             ..Limits::default()
-        })
-        .await;
+        };
+        let stream = accepted(&limits, true).await;
         let socket = SockRef::from(&stream);
         assert!(socket.keepalive().expect("an option"));
         let first = socket.tcp_keepalive_time().expect("an option");
@@ -115,21 +150,35 @@ mod tests {
         let probes = socket.tcp_keepalive_retries().expect("an option");
         assert_eq!(first + each * probes, Duration::from_secs(40));
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        assert_eq!(
-            socket.tcp_user_timeout().expect("an option"),
-            Some(Duration::from_secs(40))
-        );
+        assert_eq!(socket.tcp_user_timeout().expect("an option"), None);
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[tokio::test]
+    async fn a_system_that_says_nothing_has_a_limit_of_its_own_for_what_is_not_acknowledged() {
+        for (unreachable, write_stall, expected) in [(40, 20, 40), (40, 40, 41), (20, 40, 41)] {
+            let limits = Limits {
+                unreachable: Duration::from_secs(unreachable),
+                write_stall: Duration::from_secs(write_stall),
+                ..Limits::default()
+            };
+            let stream = accepted(&limits, false).await;
+            let limit = SockRef::from(&stream).tcp_user_timeout().expect("an option");
+            assert_eq!(limit, Some(Duration::from_secs(expected)));
+        }
     }
 
     #[tokio::test]
     async fn absurd_limits_are_no_error() {
-        for unreachable in [Duration::ZERO, LONGEST - Duration::from_secs(1), Duration::MAX] {
-            accepted(&Limits {
+        let year = Duration::from_secs(365 * 24 * 3600);
+        for unreachable in [Duration::ZERO, year - Duration::from_secs(1), Duration::MAX] {
+            let limits = Limits {
                 unreachable,
                 write_stall: Duration::MAX,
                 ..Limits::default()
-            })
-            .await;
+            };
+            accepted(&limits, true).await;
+            accepted(&limits, false).await;
         }
     }
 
@@ -139,7 +188,7 @@ mod tests {
             unreachable: Duration::MAX,
             ..Limits::default()
         };
-        let stream = accepted(&limits).await;
+        let stream = accepted(&limits, true).await;
         assert!(!SockRef::from(&stream).keepalive().expect("an option"));
     }
 }

@@ -30,6 +30,7 @@ use pin_project_lite::pin_project;
 
 use super::connection::Connection;
 use super::exchange::Exchange;
+use super::silence;
 use super::statistics::TaskGuard;
 
 /// So much of a poll of the connection may go to first polls of its streams.
@@ -255,6 +256,7 @@ impl Stall {
         }
         exchange.tell(match exchange.is_shut_down() {
             true => Reason::Shutdown,
+            false if silence::finds_lost(exchange.conn()) => Reason::Unreachable,
             false => Reason::Limit("write stall"),
         });
         Poll::Ready(())

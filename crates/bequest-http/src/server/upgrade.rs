@@ -19,6 +19,7 @@ use bequest::{CancelScope, Context, Reason};
 use super::attend;
 use super::connection::Connection;
 use super::peer::PeerState;
+use super::silence;
 use super::socket::Lookout;
 
 /// The context of the protocol that a connection changes to. Found in the extensions of a request that asks for it, beside
@@ -142,11 +143,13 @@ pub(super) async fn outlive(conn: &Arc<Connection>, scope: CancelScope, socket: 
         scope.cancel_for(Reason::Shutdown);
         std::future::pending::<()>().await
     };
+    let unheard = silence::unheard(conn, || true);
     let (watch, told) = (pin!(watch), pin!(told));
     tokio::select! {
         () = conn.let_go() => {}
         () = watch => {}
         () = told => {}
+        () = unheard => conn.saw(PeerState::Unreachable),
     }
     let reason = match conn.peer().state() {
         PeerState::Open => Reason::ResponseEnded,

@@ -33,6 +33,7 @@ async fn h6_a_connection_whose_peer_is_silent_is_closed_and_the_next_exchange_di
     let waits = start(&client, &ctx, get(url.clone()));
     let error = outcome(waits).await.unwrap_err();
     assert_eq!(error.step(), Step::Answering);
+    assert!(error.is_unreachable(), "{error}");
     assert!(
         error.canceled().is_none() && !error.used_up_budget(&ctx),
         "{error}"

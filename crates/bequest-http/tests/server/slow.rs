@@ -350,29 +350,59 @@ async fn control_without_the_limit_nobody_finds_out() {
     assert!(!arrival.ctx.is_done());
 }
 
-/// On HTTP/1 it is the system that asks. The server's own clock stands still here, so that no limit of its own can pass; the
-/// system's word is what is left.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+/// A client of HTTP/1 whose system answers is there, even if it reads nothing: its window is asked for, and it says that it is
+/// closed. That has a limit of its own, which is longer here. The clock is the system's.
+#[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_peer_of_http1_that_the_system_gives_up_is_unreachable() {
-    let clock = TestClock::new();
+async fn a_client_of_http1_that_reads_nothing_is_not_unreachable() {
     let (service, mut arrivals) = probe();
     let limits = Limits {
-        unreachable: Duration::from_millis(1),
-        write_stall: Duration::from_millis(1),
+        unreachable: SECOND,
         ..unlimited()
     };
     let builder = Server::builder().limits(limits);
-    let mut server = TestServer::with(builder, clock.context(), service).await;
-    let mut client = Http1::connect(server.addr).await;
+    let server = TestServer::with(builder, Context::background(), service).await;
+    let proxy = Proxy::start(server.addr).await.expect("a free port");
+    let mut client = Http1::connect(proxy.address()).await;
     client.request("GET", "/").await;
     let mut arrival = arrivals.next().await;
-    // Bytes that stay unacknowledged for want of room, for longer than the system is told to wait.
+    proxy.both(Faults::none().black_hole());
     arrival.answer(endless());
-    assert_eq!(arrival.end().await.reason(), Reason::Unreachable);
-    assert_eq!(arrival.peer.state(), PeerState::Unreachable);
-    assert_eq!(server.events.closed().await.reason(), Reason::Unreachable);
+    // It begins later, and for this one its time is over then.
+    let ended = what_the_system_alone_says_of_one_that_reads_nothing(SECOND).await;
+    assert_eq!(ended.kind(), std::io::ErrorKind::TimedOut);
+    assert!(!arrival.ctx.is_done(), "{:?}", arrival.ctx.err());
     drop(client);
+}
+
+/// The control: the same client, behind the same network, of a server that leaves it to the system (`TCP_USER_TIMEOUT`).
+#[cfg(target_os = "linux")]
+async fn what_the_system_alone_says_of_one_that_reads_nothing(limit: Duration) -> std::io::Error {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a free port");
+    let proxy = Proxy::start(listener.local_addr().expect("an address"))
+        .await
+        .expect("a free port");
+    proxy.both(Faults::none().black_hole());
+    let _client = Http1::connect(proxy.address()).await;
+    let (stream, _) = guard("a client", listener.accept()).await.expect("a listener");
+    socket2::SockRef::from(&stream)
+        .set_tcp_user_timeout(Some(limit))
+        .expect("an option");
+    let fill = async {
+        loop {
+            stream.writable().await?;
+            match stream.try_write(&[b'x'; 16 * 1024]) {
+                Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => {
+                    return std::io::Result::Err(error);
+                }
+                _ => {}
+            }
+        }
+    };
+    let ended: std::io::Result<()> = guard("the end", fill).await;
+    ended.expect_err("it ends with an error")
 }
 
 /// Lets time pass until the server asks whether the client is there.

@@ -163,7 +163,7 @@ impl Connection {
         let silent = async {
             match self.is_http2.load(Relaxed) {
                 true => silence::silence(self).await,
-                false => std::future::pending().await,
+                false => silence::unheard(self, || self.is_busy()).await,
             }
         };
         tokio::select! {

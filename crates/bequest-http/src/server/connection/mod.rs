@@ -27,6 +27,7 @@ use super::statistics::{Gauge, Raised};
 use super::streams::{self, FirstPolls};
 use super::turn::Answers;
 use super::upgrade::{Offers, Upgrade};
+use crate::heard::Heard;
 
 mod life;
 
@@ -228,6 +229,12 @@ impl Connection {
     /// Whether the client has sent anything since this was last asked.
     pub(super) fn take_heard(&self) -> bool {
         self.heard.swap(false, Relaxed)
+    }
+
+    /// What the system has heard of the client, if it tells.
+    pub(super) fn heard_by_system(&self) -> Option<Heard> {
+        let info = self.info();
+        self.server.heard_by_system(info.local_addr, info.peer_addr)
     }
 
     /// Whether the client has ever reset a stream.
