@@ -21,6 +21,9 @@ Linux)
     need redis-server redis-server
     [[ -x /usr/sbin/pgbouncer ]] || need pgbouncer pgbouncer
     need valgrind valgrind
+    # Cables that tests pull.
+    need ip iproute2
+    need unshare util-linux
     command -v initdb >/dev/null || compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || missing+=(postgresql)
     command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
     if ((${#missing[@]} == 0)); then echo "nothing is missing"; exit 0; fi

@@ -9,8 +9,8 @@ source ci/steps.sh
 
 step "set up what is missing" ci/setup.sh
 step "formatting, lints, documentation" ci/lint.sh
-# Nothing is left out: a server that cannot be started is a failure. They are private ones, on free loopback ports; started
-# by root, they run under accounts of their own.
+# Nothing is left out: a server that cannot be started is a failure, as is a cable that cannot be laid. They are private ones, on free
+# loopback ports and in namespaces of their own; started by root, servers run under accounts of their own.
 step "unit, integration, store and documentation tests" \
     env BEQUEST_REQUIRE_SERVERS=1 cargo test --workspace --all-features --no-fail-fast
 step "the core without features" cargo test -p bequest --no-default-features --lib --tests
