@@ -16,7 +16,8 @@
 //!    this poll.
 //! 4. The engine starts what a tunnel needs in the poll of the stream in which that is answered for.
 
-use std::cell::Cell;
+use std::any::Any;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -51,7 +52,8 @@ const SELDOM: u32 = 8;
 pub(super) enum Streams {
     /// The builder's, of which the connection gets a copy.
     Builder(Arc<Connection>),
-    Connection(Arc<Connection>),
+    /// With the memory of the stream that was answered in its first poll last, for the next one.
+    Connection(Arc<Connection>, RefCell<Memory>),
     Stream,
 }
 
@@ -105,8 +107,8 @@ impl Streams {
 impl Clone for Streams {
     fn clone(&self) -> Streams {
         match self {
-            Streams::Builder(conn) => Streams::Connection(conn.clone()),
-            Streams::Connection(_) | Streams::Stream => Streams::Stream,
+            Streams::Builder(conn) => Streams::Connection(conn.clone(), RefCell::default()),
+            Streams::Connection(..) | Streams::Stream => Streams::Stream,
         }
     }
 }
@@ -117,7 +119,8 @@ where
 {
     fn execute(&self, stream: F) {
         match self {
-            Streams::Builder(conn) | Streams::Connection(conn) => begin(conn, stream),
+            Streams::Builder(conn) => begin(conn, &RefCell::default(), stream),
+            Streams::Connection(conn, memory) => begin(conn, memory, stream),
             Streams::Stream => {
                 let conn = TUNNELS
                     .take()
@@ -129,27 +132,78 @@ where
 }
 
 /// Begins a stream: polls it, and makes it a task if that is not enough.
-fn begin(conn: &Arc<Connection>, stream: impl Future<Output = ()> + Send + 'static) {
+fn begin<F>(conn: &Arc<Connection>, memory: &RefCell<Memory>, stream: F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let mut stall = Stall::default();
     if !conn.first_polls().begin() {
         return spawn(conn, stream, stall);
     }
-    let mut stream = Box::pin(stream);
+    let mut stream = memory.borrow_mut().hold(stream);
     // Whoever it is that would be woken (invariant 2): its task polls it again.
     let mut cx = TaskContext::from_waker(Waker::noop());
-    let mut polled = stream.as_mut().poll(&mut cx);
+    let mut polled = Pin::new(&mut stream).poll(&mut cx);
     if polled.is_pending() && conn.resets() {
         // It has let hyper look for a reset, and not begun yet.
-        polled = stream.as_mut().poll(&mut cx);
+        polled = Pin::new(&mut stream).poll(&mut cx);
     }
     stall.hear();
     if polled.is_ready() {
         // Its exchange is finished by this.
-        drop(stream);
+        stream.clear();
+        memory.borrow_mut().put_by(stream);
         return conn.first_polls().ended(|| conn.spent_in_poll());
     }
     conn.first_polls().waited();
     spawn(conn, stream, stall);
+}
+
+/// The memory of a stream, used again: of whatever type they are, all streams of a connection are of one.
+#[derive(Default)]
+pub(super) struct Memory(Option<Box<dyn Any + Send>>);
+
+/// A stream in memory of its own.
+struct Placed<F>(Pin<Box<Option<F>>>);
+
+impl Memory {
+    fn hold<F: Send + 'static>(&mut self, stream: F) -> Placed<F> {
+        let spare = self
+            .0
+            .as_mut()
+            .and_then(|spare| spare.downcast_mut::<Option<Placed<F>>>());
+        match spare.and_then(Option::take) {
+            Some(mut placed) => {
+                placed.0.set(Some(stream));
+                placed
+            }
+            None => Placed(Box::pin(Some(stream))),
+        }
+    }
+
+    fn put_by<F: Send + 'static>(&mut self, empty: Placed<F>) {
+        match self.0.as_mut().and_then(|spare| spare.downcast_mut()) {
+            Some(spare) => *spare = Some(empty),
+            None => self.0 = Some(Box::new(Some(empty))),
+        }
+    }
+}
+
+impl<F> Placed<F> {
+    fn clear(&mut self) {
+        self.0.set(None);
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Placed<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        match self.0.as_mut().as_pin_mut() {
+            Some(stream) => stream.poll(cx),
+            None => Poll::Ready(()),
+        }
+    }
 }
 
 fn spawn(conn: &Arc<Connection>, stream: impl Future<Output = ()> + Send + 'static, stall: Stall) {
@@ -299,6 +353,28 @@ mod tests {
         polls.ended(|| unreachable!("the one before was short"));
         polls.ended(|| LONG + Duration::from_nanos(1));
         assert_eq!(next(&polls), AFTER_LONG + 1);
+    }
+
+    #[test]
+    fn a_stream_lies_where_the_one_before_lay_which_is_gone() {
+        let mut memory = Memory::default();
+        let held = Arc::new(());
+        let stream = |held: &Arc<()>| {
+            let held = held.clone();
+            async move { drop(held) }
+        };
+        let mut first = memory.hold(stream(&held));
+        let place = std::ptr::from_ref(&*first.0);
+        first.clear();
+        assert_eq!(Arc::strong_count(&held), 1, "nothing of it stays");
+        memory.put_by(first);
+        let second = memory.hold(stream(&held));
+        assert_eq!(std::ptr::from_ref(&*second.0), place);
+        let third = memory.hold(stream(&held));
+        assert_ne!(std::ptr::from_ref(&*third.0), place, "the second has it");
+        memory.put_by(second);
+        let other = memory.hold(async {});
+        drop((third, other));
     }
 
     #[test]
