@@ -40,7 +40,7 @@
 //! # What can not be cancelled
 //!
 //! - A command that was sent. Redis runs commands one after the other, each to its end, and knows no way to take back
-//!   one that is on its way. [`Error::in_doubt`] says when that is the case. It concerns only commands that change
+//!   one that is on its way. [`Error::is_in_doubt`] says when that is the case. It concerns only commands that change
 //!   something, and they are best made so that they can be repeated.
 //! - A script that runs. `SCRIPT KILL` kills whichever script runs, not ours.
 //! - An element that is on its way to us when the connection breaks, or when this process ends. The server has taken it off
@@ -105,6 +105,8 @@
 //!
 //! No sentinel, no transactions with `WATCH`, no sharded pub/sub, no reading from replicas. Redis 6 or later, since timeouts
 //! are sent in fractions of seconds.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod blocking;
 mod cache;
