@@ -108,6 +108,8 @@
 //! A handler may assume that it is dropped only after its context has ended and its grace has passed, except where its
 //! route says [`Disconnect::Drop`](server::Disconnect::Drop) or a cap on lingering handlers is reached.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 #[cfg(feature = "axum")]
 pub mod axum;
 #[cfg(feature = "client")]

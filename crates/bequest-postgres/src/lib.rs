@@ -101,6 +101,8 @@
 //! limit would no more be the limit of what the server works at; DESIGN.md says more. Migrations, mapping of rows to types, pipelining: a connection has one
 //! user, who sends one statement at a time, since a cancel names a connection and not a statement.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod call;
 mod cancel;
 mod client;

@@ -73,6 +73,8 @@
 //! who has. Databases in memory: connections can share one only with locks on which nobody can wait;
 //! [`Options::temporary`] is for tests.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod blob;
 mod call;
 mod cancel;
