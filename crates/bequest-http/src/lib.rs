@@ -64,6 +64,19 @@
 //! - `axum::Ctx` (feature `axum`): the context as an extractor. Without it: `request.extensions().get::<Context>()`,
 //!   and [`Peer`](server::Peer) beside it, which has the connection as [`ConnInfo`](server::ConnInfo).
 //!
+//! # Features
+//!
+//! None is on by default: the server, its layers and [`wire`] are always there.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `axum` | the extractors in `axum` |
+//! | `axum-serve` | `server::Introduced`, for the connections of `axum::serve`; with `axum` |
+//! | `client` | `client` |
+//! | `grpc` | `grpc`; with `client` |
+//! | `tls` | `server::Tls` and, with `client`, `client::Tls` |
+//! | `webpki-roots`, `native-roots` | for `client::Tls`: the authorities that Mozilla trusts, compiled in; those of the system |
+//!
 //! # What is noticed, and what is not
 //!
 //! A client that closes its connection, resets it, or resets its stream is noticed while its handler runs, whatever of what

@@ -67,6 +67,10 @@
 //!
 //! Under this heading each method says what dropping its future does, to the data and to the queue.
 //!
+//! # Features
+//!
+//! `functions`: rusqlite's feature of that name, for SQL functions written in Rust, which [`Options::set_up`] registers.
+//!
 //! # Not here
 //!
 //! No pool of databases, no migrations, no mapping of rows to types: `rusqlite` is re-exported and has them or knows
