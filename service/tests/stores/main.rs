@@ -28,16 +28,12 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use serde_json::Value;
 use servers::Stores;
-use support::client::{self, Answer};
 use support::instance::{Instance, command};
+use support::signing_in::{SESSION, ask, me, session, sign_in, token};
 
 /// The binary under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_bequest");
-
-/// Under which a session's id is sent.
-const SESSION: &str = "x-myapp-session";
 
 /// The stores of each service that was started, by its data folder.
 static STORES: Mutex<Option<HashMap<PathBuf, Stores>>> = Mutex::new(None);
@@ -65,34 +61,4 @@ fn service_on(data: &Path) -> Instance {
     }
     drop(known);
     Instance::of(command)
-}
-
-/// A request with these headers.
-fn ask(service: &Instance, method: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
-    client::ask(service.public, method, target, headers)
-}
-
-/// A token of the embedded authentication server.
-fn token(service: &Instance, user: &str) -> String {
-    let answer = ask(service, "POST", &format!("/token?user={user}"), &[]);
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    answer.body.trim().to_string()
-}
-
-/// Signs in; the new session as the service tells of it.
-fn sign_in(service: &Instance, user: &str) -> Value {
-    let bearer = format!("Bearer {}", token(service, user));
-    let answer = ask(service, "POST", "/sessions", &[("authorization", &bearer)]);
-    assert_eq!(answer.status, 201, "{}", answer.body);
-    answer.json()["Result"].clone()
-}
-
-/// The id of a new session.
-fn session(service: &Instance, user: &str) -> String {
-    sign_in(service, user)["id"].as_str().expect("an id").to_string()
-}
-
-/// The status of `GET /me` with this id.
-fn me(service: &Instance, id: &str) -> u16 {
-    ask(service, "GET", "/me", &[(SESSION, id)]).status
 }

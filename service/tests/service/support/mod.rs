@@ -9,6 +9,7 @@ pub(crate) mod backend;
 pub(crate) mod client;
 pub(crate) mod events;
 pub(crate) mod instance;
+pub(crate) mod signing_in;
 
 use std::thread;
 use std::time::{Duration, Instant};
