@@ -12,7 +12,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
 use super::lab::{Cable, Plug};
-use super::trial::{Noticed, Outcome, all, guard, limit};
+use super::trial::{Noticed, Outcome, all, guard, limit, settle};
 
 /// What an exchange waits for when the cable is pulled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +83,7 @@ pub(crate) async fn falls_silent(cable: Cable, protocol: Protocol, call: Call) -
         Call::Answer => {
             let waits = sends(&client, get(&cable, "/wait"));
             has_waiting(&cable).await;
+            settle().await;
             let pulled = pull(&cable);
             let ended = guard("the exchange to end", waits).await;
             (pulled, ended.expect("no panic").expect_err("nothing is answered"))
@@ -92,6 +93,7 @@ pub(crate) async fn falls_silent(cable: Cable, protocol: Protocol, call: Call) -
             let mut body = response.expect("a head").into_body();
             let beginning = guard("a beginning", body.frame()).await;
             beginning.expect("a body").expect("a beginning");
+            settle().await;
             let pulled = pull(&cable);
             let rest = guard("the exchange to end", body.frame()).await;
             (pulled, rest.expect("no end").expect_err("nothing comes"))

@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::far::{AT_ONCE, ROUTED};
 use super::lab::{Cable, Plug};
-use super::trial::{Outcome, guard, until};
+use super::trial::{Outcome, guard, settle, until};
 
 /// The size of a large answer.
 pub(crate) const LARGE: usize = 64 * 1024 * 1024;
@@ -322,7 +322,7 @@ pub(crate) async fn under_way(
     let mut client = Client::asks(work, stream).await;
     let arrival = served.arrival().await;
     match work {
-        Work::Wait | Work::Read => {}
+        Work::Wait | Work::Read => settle().await,
         Work::Large => client.reads(LARGE / 64).await,
         Work::Pieces | Work::Upgrade => {
             // A first one, so that the next is the only one on its way.

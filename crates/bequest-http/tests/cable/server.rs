@@ -18,7 +18,7 @@ use tower_layer::Layer;
 use super::far::{AT_ONCE, LITTLE_BY_LITTLE};
 use super::lab::{Cable, Plug};
 use super::served::{Client, LARGE, PIECE, Work, handle, how, only, served_by, under_way};
-use super::trial::{Noticed, Outcome, all, guard, limit, until};
+use super::trial::{Noticed, Outcome, all, guard, limit, settle, until};
 
 /// A client of HTTP/1 falls silent.
 pub(crate) async fn http1(cable: Cable, work: Work, limits: Limits, plug: Plug) -> Outcome {
@@ -122,6 +122,7 @@ pub(crate) async fn introduced(cable: Cable, work: Work, plug: Plug) -> Outcome 
         arrival.send().await;
         client.reads(PIECE.len()).await;
     }
+    settle().await;
     let pulled = Instant::now();
     cable.pull(plug);
     if matches!(work, Work::Pieces) {
@@ -145,6 +146,7 @@ pub(crate) async fn idle(cable: Cable, plug: Plug) -> Outcome {
     let arrival = served.arrival().await;
     arrival.answer.send("here").expect("a handler");
     until_ends_with(&mut stream, "here").await;
+    settle().await;
     let pulled = Instant::now();
     cable.pull(plug);
     served.is_given_back().await;

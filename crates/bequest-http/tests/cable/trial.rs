@@ -53,6 +53,12 @@ pub(crate) async fn guard<T>(what: &str, work: impl Future<Output = T>) -> T {
     }
 }
 
+/// Lets a peer's system acknowledge what has come, which it puts off for some 40 ms: nothing is on its way then, and whoever is asked
+/// about a silent peer is asked by keepalive.
+pub(crate) async fn settle() {
+    tokio::time::sleep(Duration::from_millis(200)).await;
+}
+
 /// Waits until the condition holds.
 pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
     guard(what, async {
