@@ -69,3 +69,22 @@ async fn h6_control_whoever_does_not_ask_waits_on_the_dead_connection() {
     assert_eq!(proxy.accepted(), 4);
     waits.abort();
 }
+
+#[tokio::test]
+async fn a_peer_that_refuses_or_is_waited_for_in_vain_is_not_unreachable() {
+    let client = Client::builder().build();
+    let refused = guard(
+        "a refusal",
+        client.send(&Context::background(), get("http://127.0.0.1:1/")),
+    )
+    .await;
+    let refused = refused.unwrap_err();
+    assert!(refused.is_connect() && !refused.is_unreachable(), "{refused:?}");
+    let (proxy, url) = server().await;
+    proxy.both(Faults::none().black_hole());
+    let late = Context::background().with_timeout(Duration::from_millis(50));
+    let late = guard("the deadline", client.send(&late, get(url)))
+        .await
+        .unwrap_err();
+    assert!(late.is_timeout() && !late.is_unreachable(), "{late:?}");
+}
