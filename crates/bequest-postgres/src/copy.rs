@@ -46,6 +46,7 @@ use crate::transaction::Transaction;
 /// assert_eq!(text, b"ben\t30\nana\t70\n");
 /// # Ok(()) }
 /// ```
+#[must_use = "dropped, nothing of it is kept"]
 pub struct CopyIn<'tx> {
     held: Held<Sink>,
     transaction: Option<&'tx mut Transaction>,
@@ -59,6 +60,7 @@ type Sink = Pin<Box<CopyInSink<Bytes>>>;
 /// even if nobody is reading. In a transaction, dropping it before its end rolls the whole transaction back. See [`CopyIn`]
 /// for an example.
 #[derive(Debug)]
+#[must_use = "dropped, the rest of the copy is given up"]
 pub struct CopyOut<'tx>(Reader<'tx, CopyOutStream>);
 
 /// Begins a copy that comes in; it stays in flight.

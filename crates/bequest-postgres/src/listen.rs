@@ -38,6 +38,7 @@ const WAITING: usize = 1024;
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
+#[must_use = "dropped, it no longer listens"]
 pub struct Listener {
     notifications: mpsc::Receiver<Result<Notification, tokio_postgres::Error>>,
     driver: AbortHandle,

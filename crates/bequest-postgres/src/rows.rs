@@ -37,6 +37,7 @@ use crate::transaction::Transaction;
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
+#[must_use = "dropped, the rest of the rows is given up"]
 pub struct Rows<'tx>(Reader<'tx, RowStream>);
 
 impl<'tx> Rows<'tx> {

@@ -64,6 +64,7 @@ use crate::rows::Rows;
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
+#[must_use = "dropped, it is rolled back"]
 pub struct Transaction {
     held: Held<()>,
     /// Why it is over although its context lives.
@@ -461,6 +462,7 @@ impl Owner {
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
+#[must_use = "dropped, it is rolled back"]
 pub struct Savepoint<'a> {
     transaction: &'a mut Transaction,
     name: String,

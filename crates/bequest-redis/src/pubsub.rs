@@ -29,6 +29,7 @@ use crate::statistics::Counters;
 /// Redis does not keep messages for those who are away. So a loss is said, not hidden: [`receive`](Subscription::receive)
 /// first returns what had arrived, then one error with [`Error::is_connection`], which stands for whatever was
 /// published in between; the next call connects and subscribes anew.
+#[must_use = "dropped, it no longer listens"]
 pub struct Subscription {
     upstream: Upstream,
     connect_limit: Duration,

@@ -64,6 +64,32 @@ fn what_tokio_adds_is_send_and_debug() {
     sent::<bequest::Group<u8, std::io::Error>>();
     shared::<bequest::GroupError<std::io::Error>>();
     shared::<bequest::signal::Signals>();
+    sent::<bequest::blocking::SpawnBlocking<Cell<u8>>>();
+    shared::<bequest::blocking::BlockingError>();
+    shared::<bequest::blocking::Running>();
+    fn clock<T: Clock>(_: T) {}
+    let _ = || clock(bequest::clock::tokio());
+}
+
+#[cfg(all(feature = "tokio", unix))]
+#[test]
+fn children_are_send_and_debug() {
+    use bequest::process::{Child, Ending, Output, ProcessError, output};
+
+    fn sendable<T: Send>(value: T) -> T {
+        value
+    }
+    shared::<Child>();
+    shared::<Ending>();
+    shared::<Output>();
+    shared::<ProcessError>();
+    // Named, so that it is checked; not run.
+    let _ = || {
+        sendable(async {
+            let ctx = Context::background();
+            output(&ctx, std::process::Command::new("true"), Ending::default()).await
+        })
+    };
 }
 
 #[cfg(feature = "tokio-util")]
