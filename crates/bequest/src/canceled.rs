@@ -132,7 +132,8 @@ impl Canceled {
         self.end().cause.as_deref()
     }
 
-    /// The source line of the call that cancelled; for a dropped scope or a deadline, of the call that made it.
+    /// The source line of the call that cancelled; for a dropped scope or a deadline, of the call that made it; for a signal or a
+    /// sibling that failed, of the call that listened for it or spawned it.
     pub fn origin(&self) -> &'static Location<'static> {
         self.end().origin
     }

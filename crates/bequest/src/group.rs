@@ -12,7 +12,7 @@
 use std::any::Any;
 use std::error::Error;
 use std::fmt;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, Location};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -67,9 +67,33 @@ pub struct Group<T, E> {
     /// How many tasks have failed: the rank of the next failure. Tasks are joined in another order than they fail.
     failed: Arc<AtomicUsize>,
     spawned: usize,
+    made_at: &'static Location<'static>,
 }
 
 /// Why a [`Group`] failed: what its first failing task answered, and what others answered after it.
+///
+/// ```
+/// use bequest::{Context, Group, Reason};
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let request = Context::background().with_cancel();
+/// let mut group: Group<u32, String> = Group::new(&request);
+/// group.spawn(|ctx| async move { Err(format!("stopped: {}", ctx.done().await.reason())) });
+/// group.spawn(|_ctx| async { Err("no such table".to_owned()) });
+/// let error = group.wait().await.unwrap_err();
+/// assert_eq!(error.error().unwrap(), "no such table");
+/// assert_eq!(error.others(), ["stopped: a sibling failed"]);
+///
+/// // A panic is a failure, and so is an end that came before the work was begun.
+/// let mut group: Group<u32, String> = Group::new(&request);
+/// group.spawn(|_ctx| async { panic!("index 7") });
+/// assert_eq!(group.wait().await.unwrap_err().panic(), Some("index 7"));
+/// request.cancel_for(Reason::ClientGone);
+/// let mut group: Group<u32, String> = Group::new(&request);
+/// group.spawn(|_ctx| async { Ok(7) });
+/// assert_eq!(group.wait().await.unwrap_err().canceled().unwrap().reason(), Reason::ClientGone);
+/// # });
+/// ```
 pub struct GroupError<E> {
     first: Failure<E>,
     others: Vec<E>,
@@ -102,6 +126,7 @@ impl<T: Send + 'static, E: Send + 'static> Group<T, E> {
             permits: None,
             failed: Arc::default(),
             spawned: 0,
+            made_at: Location::caller(),
         }
     }
 
@@ -127,6 +152,9 @@ impl<T: Send + 'static, E: Send + 'static> Group<T, E> {
     ///
     /// It never blocks. If the group has failed or its context has ended before a place was free, `work` is dropped
     /// without having been called, and [`wait`](Group::wait) says so.
+    ///
+    /// If this task is the first to fail, the [origin](Canceled::origin) of the others' end is the line of this call.
+    #[track_caller]
     pub fn spawn<W, F>(&mut self, work: W)
     where
         W: FnOnce(Context) -> F + Send + 'static,
@@ -138,13 +166,14 @@ impl<T: Send + 'static, E: Send + 'static> Group<T, E> {
         let canceller = self.scope.canceller();
         let permits = self.permits.clone();
         let failed = Arc::clone(&self.failed);
+        let origin = Location::caller();
         self.tasks.spawn(async move {
             let ended = match take_part(context, permits, work).await {
                 Ok(result) => Ended::Finished(result),
                 Err(failure) => {
                     // Relaxed: a number. It is drawn before anybody is told, so what the others answer ranks later.
                     let rank = failed.fetch_add(1, Ordering::Relaxed);
-                    canceller.cancel_for(Reason::Sibling);
+                    canceller.cancel_on_behalf(Reason::Sibling, origin);
                     Ended::Failed(rank, failure)
                 }
             };
@@ -180,7 +209,9 @@ impl<T: Send + 'static, E: Send + 'static> Group<T, E> {
     /// The failure of a task that has no answer: its work panicked while it was dropped, or its runtime has shut down.
     fn lost(&self, error: JoinError) -> (usize, Failure<E>) {
         let rank = self.failed.fetch_add(1, Ordering::Relaxed);
-        self.scope.cancel_for(Reason::Sibling);
+        // Whose task it was is lost as well.
+        let canceller = self.scope.canceller();
+        canceller.cancel_on_behalf(Reason::Sibling, self.made_at);
         let message = match error.try_into_panic() {
             Ok(panic) => message(&*panic),
             Err(error) => error.to_string(),

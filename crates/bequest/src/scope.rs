@@ -249,6 +249,16 @@ impl Canceller {
     pub fn cancel_for(&self, reason: Reason) {
         blame(&self.0.0, reason, None);
     }
+
+    /// As [`cancel_for`](Canceller::cancel_for), by a task that works for the line `origin`.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn cancel_on_behalf(&self, reason: Reason, origin: &'static Location<'static>) {
+        self.0.0.cancel(Blame {
+            reason,
+            cause: None,
+            origin,
+        });
+    }
 }
 
 #[track_caller]

@@ -20,7 +20,8 @@ pub struct Signals {
 
 /// A scope below `ctx` that is cancelled for [`Reason::Signal`] by the first of `signals`.
 ///
-/// From the call on, the signals no longer end the process by themselves.
+/// From the call on, the signals no longer end the process by themselves. The [origin](crate::Canceled::origin) of the end is
+/// the line of this call.
 ///
 /// # Errors
 ///
@@ -52,6 +53,7 @@ pub fn notify(ctx: &Context, signals: &[Signal]) -> io::Result<Signals> {
     let first = ctx.with_cancel().named("signal");
     let again = ctx.with_cancel().named("second signal");
     let cancellers = [first.canceller(), again.canceller()];
+    let origin = std::panic::Location::caller();
     let listener = tokio::spawn(async move {
         for canceller in cancellers {
             let next = std::future::poll_fn(|task| {
@@ -63,7 +65,7 @@ pub fn notify(ctx: &Context, signals: &[Signal]) -> io::Result<Signals> {
                     });
                 ready.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
             });
-            canceller.cancel_for(Reason::Signal(next.await));
+            canceller.cancel_on_behalf(Reason::Signal(next.await), origin);
         }
     });
     Ok(Signals {
@@ -85,6 +87,21 @@ pub fn notify(_ctx: &Context, _signals: &[Signal]) -> io::Result<Signals> {
 
 impl Signals {
     /// The context that ends with the second signal: time to stop at once.
+    ///
+    /// ```
+    /// use bequest::{Context, Signal, signal};
+    ///
+    /// # #[cfg(unix)]
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// let signals = signal::notify(&Context::background(), &[Signal::HANGUP]).unwrap();
+    /// let raise = || std::process::Command::new("kill").args(["-HUP", &std::process::id().to_string()]).status();
+    /// raise().unwrap();
+    /// signals.done().await;                                       // time to drain
+    /// raise().unwrap();
+    /// let drain = std::future::pending::<()>();                   // … which takes too long
+    /// assert!(signals.again().run(drain).await.is_err());
+    /// # });
+    /// ```
     pub fn again(&self) -> &Context {
         &self.again
     }

@@ -16,6 +16,7 @@ async fn g1_the_first_error_wins_and_cancels_the_rest() {
     let mut group: Group<u32, &str> = Group::new(&request);
     let ctx = group.context().clone();
     let both = Arc::new(Barrier::new(2));
+    let line = line!() + 1;
     group.spawn({
         let both = Arc::clone(&both);
         |_| async move {
@@ -31,7 +32,9 @@ async fn g1_the_first_error_wins_and_cancels_the_rest() {
     let failed = group.wait().await.unwrap_err();
     assert_eq!(failed.error(), Some(&"first"));
     assert_eq!(failed.others(), ["told"], "and none is lost");
-    assert_eq!(ctx.err().unwrap(), Kind::Canceled);
+    let end = ctx.err().unwrap();
+    assert_eq!(end, Kind::Canceled);
+    assert_eq!((end.origin().file(), end.origin().line()), (file!(), line));
     assert!(!request.is_done());
 }
 

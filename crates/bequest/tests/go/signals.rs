@@ -23,7 +23,7 @@ fn raise(signal: Signal) {
 
 #[tokio::test]
 async fn n1_the_first_listed_signal_ends_it_and_is_the_reason() {
-    let signals = notify(&Context::background(), &[USER1, WINDOW]).unwrap();
+    let (signals, line) = (notify(&Context::background(), &[USER1, WINDOW]).unwrap(), line!());
     let child = signals.with_cancel();
     raise(USER1);
     let end = child.done().await;
@@ -31,6 +31,7 @@ async fn n1_the_first_listed_signal_ends_it_and_is_the_reason() {
     assert_eq!(end.reason(), Reason::Signal(USER1));
     assert!(end.to_string().contains("signal 10 received"), "{end}");
     assert_eq!(end.scope().0, Some("signal"));
+    assert_eq!((end.origin().file(), end.origin().line()), (file!(), line));
 }
 
 #[tokio::test]
