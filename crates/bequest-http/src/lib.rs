@@ -77,6 +77,10 @@
 //! | `tls` | `server::Tls` and, with `client`, `client::Tls` |
 //! | `webpki-roots`, `native-roots` | for `client::Tls`: the authorities that Mozilla trusts, compiled in; those of the system |
 //!
+//! In the signatures stand types of `http`, `http-body`, `bytes`, `tower-service`, `tower-layer`, `tokio` (its listeners) and `hyper`
+//! (its body of a request); with `client` also of `hyper-util` (its connector), with `axum` of axum, with `tls` of `rustls`,
+//! which is exported here.
+//!
 //! # What is noticed, and what is not
 //!
 //! A client that closes its connection, resets it, or resets its stream is noticed while its handler runs, whatever of what

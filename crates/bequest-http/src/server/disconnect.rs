@@ -35,6 +35,58 @@ use super::peer::Peer;
 ///
 /// In every mode the request's context ends with the reason. The mode says what happens to the handler itself, once it
 /// has begun: a handler is not begun for a client that has left already, except where the whole server detaches.
+///
+/// ```
+/// # #[cfg(feature = "axum")]
+/// # tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
+/// use axum::{Router, routing::post};
+/// use bequest::Context;
+/// use bequest_http::{Server, axum::Ctx, server::{Disconnect, DisconnectLayer}};
+/// use std::{sync::Arc, time::Duration};
+/// use tokio::{io::AsyncWriteExt, net::{TcpListener, TcpStream}, sync::{Notify, mpsc}};
+///
+/// let (tell, mut told) = mpsc::unbounded_channel();
+/// let (draft, order, go_on) = (tell.clone(), tell, Arc::new(Notify::new()));
+/// let paid = go_on.clone();
+/// let app: Router = Router::new()
+///     // The server's mode: it is told, and may tidy up.
+///     .route("/draft", post(async move |Ctx(ctx): Ctx| {
+///         draft.send("draft begun".to_owned()).unwrap();
+///         draft.send(format!("draft: {}", ctx.done().await.reason())).unwrap();
+///     }))
+///     // Finished, whoever waits for it; within a minute.
+///     .route("/order", post(async move |Ctx(ctx): Ctx| {
+///         order.send("order begun".to_owned()).unwrap();
+///         ctx.run(paid.notified()).await.expect("it is not told");
+///         order.send("order finished".to_owned()).unwrap();
+///     }).layer(DisconnectLayer::new(Disconnect::Detach(Duration::from_secs(60)))));
+/// let server = Server::builder().disconnect(Disconnect::Grace(Duration::from_secs(1)));
+/// let statistics = server.statistics();
+/// let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+/// let address = listener.local_addr().unwrap();
+/// tokio::spawn(async move { server.serve(listener, app, &Context::background()).await });
+/// let ask = async |path: &str| {
+///     let mut client = TcpStream::connect(address).await.unwrap();
+///     let question = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n");
+///     client.write_all(question.as_bytes()).await.unwrap();
+///     client
+/// };
+///
+/// let client = ask("/draft").await;
+/// assert_eq!(told.recv().await.unwrap(), "draft begun");
+/// drop(client);
+/// assert_eq!(told.recv().await.unwrap(), "draft: client disconnected");
+///
+/// let client = ask("/order").await;
+/// assert_eq!(told.recv().await.unwrap(), "order begun");
+/// drop(client);
+/// while statistics.snapshot().detached == 0 {
+///     tokio::time::sleep(Duration::from_millis(1)).await;
+/// }
+/// go_on.notify_one();
+/// assert_eq!(told.recv().await.unwrap(), "order finished");
+/// # });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Disconnect {
