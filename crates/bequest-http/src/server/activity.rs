@@ -68,6 +68,11 @@ impl Activity {
         self.requests.in_flight()
     }
 
+    /// How many requests were served.
+    pub(super) fn served(&self) -> u64 {
+        self.requests.served()
+    }
+
     /// `by_one`: only one thread at a time says so.
     pub(super) fn request_began(&self, by_one: bool) {
         self.requests.begin(by_one);

@@ -90,6 +90,11 @@ impl Counted {
         ended.fetch_add(1, Release);
     }
 
+    /// How many were served.
+    pub(super) fn served(&self) -> u64 {
+        self.own.served.load(Relaxed)
+    }
+
     /// How many are in flight.
     pub(super) fn in_flight(&self) -> usize {
         self.own.now().in_flight()

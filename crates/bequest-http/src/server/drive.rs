@@ -4,7 +4,7 @@
 //!
 //! 1. Limits are looked at by a slow tick, not by a timer for each request. The tick is no longer than the shortest of
 //!    them, and when it finds less time gone than the limit it sleeps for the exact rest, so none is ever late.
-//! 2. A client that has left, a header that is late and writes that stall are not worth an orderly close.
+//! 2. A client that has left, a header that is late, writes that stall and too many resets are not worth an orderly close.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -34,6 +34,9 @@ pub(super) enum Over {
     Departed,
 }
 
+/// The limit on streams that are reset.
+pub(super) const RESETS: &str = "resets";
+
 /// hyper's future of a connection, of either protocol.
 pub(super) trait Engine: Future<Output = hyper::Result<()>> {
     /// Lets it take no further requests, and end once those in flight are answered.
@@ -50,7 +53,7 @@ pub(super) async fn drive<H: Engine>(
     let sides = async {
         tokio::select! {
             biased;
-            () = conn.departure_seen() => Some(Over::Departed),
+            () = conn.departure_seen() => Some(departed(conn)),
             limit = limit_passed(conn, limits.idle) => Some(Over::Limit(limit)),
             _ = conn.server().draining.done() => None,
         }
@@ -59,7 +62,10 @@ pub(super) async fn drive<H: Engine>(
         Either::Main(result) => Some(Over::Finished(result)),
         Either::Side(over) => over,
     };
-    if let Some(over @ (Over::Finished(_) | Over::Departed | Over::Limit("header" | "write stall"))) = over {
+    if let Some(
+        over @ (Over::Finished(_) | Over::Departed | Over::Limit("header" | "write stall" | RESETS)),
+    ) = over
+    {
         return over;
     }
     // Of HTTP/2 the goodbye says which requests are still answered.
@@ -81,7 +87,7 @@ pub(super) async fn drive<H: Engine>(
     let sides = async {
         tokio::select! {
             biased;
-            () = conn.departure_seen() => Over::Departed,
+            () = conn.departure_seen() => departed(conn),
             limit = limit_passed(conn, limits.drain_grace) => Over::Limit(limit),
         }
     };
@@ -90,6 +96,14 @@ pub(super) async fn drive<H: Engine>(
         Either::Side(over) => over,
     };
     over.unwrap_or(last)
+}
+
+/// Why nothing can be answered any more, or is to be.
+fn departed(conn: &Connection) -> Over {
+    match conn.is_flooded() {
+        true => Over::Limit(RESETS),
+        false => Over::Departed,
+    }
 }
 
 /// Lets the client of HTTP/1 ask once more; what it is answered says goodbye, and hyper closes behind that. `None`: it has asked
@@ -107,7 +121,7 @@ async fn ask_once_more<H: Engine>(
     let sides = async {
         tokio::select! {
             biased;
-            () = conn.departure_seen() => Over::Departed,
+            () = conn.departure_seen() => departed(conn),
             limit = limit_passed(conn, longest) => Over::Limit(limit),
         }
     };

@@ -344,6 +344,9 @@ impl Exchange {
         if let Some(counter) = self.counter(&end) {
             counter.fetch_add(1, Relaxed);
         }
+        if reason == Reason::StreamReset {
+            self.conn.counts_reset(now);
+        }
         self.release(now, end.reason() == Reason::ResponseEnded);
     }
 

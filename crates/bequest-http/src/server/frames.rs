@@ -1,8 +1,8 @@
-//! Following the frames of HTTP/2 just closely enough to know whether the client is in the middle of one, and whether it
-//! resets streams.
+//! Following the frames of HTTP/2 just closely enough to know whether the client is in the middle of one, whether it resets
+//! streams, and how many it has opened.
 //!
 //! The header limit must hold on HTTP/2 as well, but its engine does not say when a header has begun; nor does it say that a
-//! stream was reset before its handler begins. This follows the nine bytes in front of each frame. It judges nothing: what
+//! stream was reset before its handler begins, nor how far it has come. This follows the nine bytes in front of each frame. It judges nothing: what
 //! is malformed is the engine's business.
 
 /// Where in the stream of frames a client is. Starts before the preface.
@@ -16,8 +16,10 @@ pub(super) struct Frames {
     have: usize,
     /// Whether a header block has begun and not ended: `CONTINUATION` must follow.
     in_block: bool,
-    /// Whether a stream was ever reset.
+    /// Whether a stream was reset since this was asked last.
     resets: bool,
+    /// The highest number of a stream that was opened.
+    last_stream: u32,
 }
 
 impl Frames {
@@ -34,6 +36,7 @@ impl Frames {
             have: 0,
             in_block: false,
             resets: false,
+            last_stream: 0,
         }
     }
 
@@ -76,16 +79,25 @@ impl Frames {
         self.skip > 0 || self.have > 0 || self.in_block
     }
 
-    /// Whether the client has ever reset a stream.
-    pub(super) fn resets(&self) -> bool {
-        self.resets
+    /// Whether the client has reset a stream since this was asked last.
+    pub(super) fn take_reset(&mut self) -> bool {
+        std::mem::take(&mut self.resets)
+    }
+
+    /// The highest number of a stream that the client has opened; 0: none.
+    pub(super) fn last_stream(&self) -> u32 {
+        self.last_stream
     }
 
     fn begin_frame(&mut self, head: [u8; Frames::HEAD]) {
-        let [a, b, c, kind, flags, ..] = head;
+        let [a, b, c, kind, flags, stream @ ..] = head;
         self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         if matches!(kind, Frames::HEADERS | Frames::CONTINUATION) {
             self.in_block = flags & Frames::END_HEADERS == 0;
+        }
+        if kind == Frames::HEADERS {
+            // The first bit means nothing.
+            self.last_stream = self.last_stream.max(u32::from_be_bytes(stream) & (u32::MAX >> 1));
         }
         self.resets |= kind == Frames::RST_STREAM;
     }
@@ -122,7 +134,8 @@ mod tests {
         for size in 1..bytes.len() {
             let mut frames = Frames::new(0);
             bytes.chunks(size).for_each(|part| frames.feed(part));
-            assert!(!frames.owes_more() && !frames.resets(), "in pieces of {size}");
+            assert!(!frames.owes_more() && !frames.take_reset(), "in pieces of {size}");
+            assert_eq!(frames.last_stream(), 1);
         }
     }
 
@@ -131,11 +144,30 @@ mod tests {
         let reset = frame(0x3, 0, &[0, 0, 0, 8]);
         let mut inside = Frames::new(0);
         inside.feed(&frame(0x0, 0, &reset));
-        assert!(!inside.resets());
+        assert!(!inside.take_reset());
         for size in 1..reset.len() {
             let mut frames = Frames::new(0);
             reset.chunks(size).for_each(|part| frames.feed(part));
-            assert!(frames.resets(), "in pieces of {size}");
+            assert!(frames.take_reset(), "in pieces of {size}");
+            assert!(!frames.take_reset(), "once");
+        }
+    }
+
+    #[test]
+    fn the_last_stream_is_the_highest_one_with_a_head() {
+        let mut frames = Frames::new(0);
+        assert_eq!(frames.last_stream(), 0);
+        for (kind, id, last) in [
+            (0x1, 3, 3),
+            (0x1, 0x8000_0007_u32, 7),
+            (0x1, 5, 7),
+            (0x0, 9, 7),
+            (0x3, 11, 7),
+        ] {
+            let mut bytes = frame(kind, 0x4, b"");
+            bytes[5..9].copy_from_slice(&id.to_be_bytes());
+            frames.feed(&bytes);
+            assert_eq!(frames.last_stream(), last);
         }
     }
 

@@ -77,6 +77,11 @@ pub struct Limits {
     /// others before the handlers of the former ones are dropped; once there are more of both than this and
     /// `lingering_per_connection` together, a stream is refused (`REFUSED_STREAM`) and its handler is not begun.
     pub streams: u32,
+    /// Streams of one HTTP/2 connection that its client may reset before they are answered. Default 1000, as in nghttp2;
+    /// `u32::MAX`: any number. Each request that is answered to its end gives one back, and all of them come back within 5 s:
+    /// who lets half of its requests be answered, or leaves each of 200 at once for a second before giving it up, never has too
+    /// many. Reason `Limit("resets")`; the client is told (`GOAWAY` with `ENHANCE_YOUR_CALM`).
+    pub resets: u32,
     /// Handlers of one connection that may run on after their client has left. Default 32.
     pub lingering_per_connection: usize,
     /// Handlers of the whole server that may run on after their client has left. Default 1024.
@@ -103,6 +108,7 @@ impl Default for Limits {
             read_ahead_total: 64 * 1024 * 1024,
             connections: 10_000,
             streams: 200,
+            resets: 1000,
             lingering_per_connection: 32,
             lingering: 1024,
         }
@@ -132,8 +138,13 @@ mod tests {
             assert_eq!(limit, default, "{limits:?}");
         }
         assert_eq!(
-            (limits.body_rate, limits.connections, limits.streams),
-            (500, 10_000, 200)
+            (
+                limits.body_rate,
+                limits.connections,
+                limits.streams,
+                limits.resets
+            ),
+            (500, 10_000, 200, 1000)
         );
         assert_eq!((limits.lingering_per_connection, limits.lingering), (32, 1024));
     }

@@ -13,7 +13,7 @@
 //!   │            │             ├─ Limit("body idle" | "body rate")
 //!   │            │             └─ Panicked
 //!   │            ├─ ClientGone, Unreachable
-//!   │            └─ Limit("first byte" | "handshake" | "header" | "idle" | "write stall")
+//!   │            └─ Limit("first byte" | "handshake" | "header" | "idle" | "write stall" | "resets")
 //!   └─ Shutdown
 //! ```
 //!
@@ -58,6 +58,7 @@ mod pace;
 mod panic;
 mod peer;
 mod ping;
+mod resets;
 mod service;
 mod shared;
 mod shutdown;

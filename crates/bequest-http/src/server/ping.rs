@@ -1,14 +1,16 @@
-//! Asking a peer of HTTP/2 whether it is still there, by a frame of our own among those of the engine.
+//! Frames of our own among those of the engine of HTTP/2: asking a peer whether it is still there, and sending it away.
 //!
 //! The engine can ask as well, and takes a lock and a look at the clock for every request to know when. Here nothing is
-//! done until somebody asks; from then until the answer has come, what is read goes through a [`Sieve`].
+//! done until somebody asks; from then until the answer has come, what is read goes through a [`Sieve`]. The engine sends a peer
+//! away for reasons of its own only.
 //!
 //! # Invariants
 //!
-//! 1. The question is written between two frames, not within a header block, and not before the engine's first frame
+//! 1. What is ours is written between two frames, not within a header block, and not before the engine's first frame
 //!    (RFC 9113, 3.4, 4.1 and 6.10).
 //! 2. The answer is taken out, since the engine has not asked. Every other byte goes on, in order.
 //! 3. There is one question at a time.
+//! 4. Who is sent away is told the last stream of which the engine has heard: what lies beyond it was not begun.
 
 use bytes::BytesMut;
 
@@ -17,6 +19,10 @@ use super::frames::Frames;
 /// `PING` (RFC 9113, 6.7) with eight bytes by which its answer is known.
 const QUESTION: [u8; 17] = *b"\0\0\x08\x06\0\0\0\0\0bequest?";
 const ANSWER: [u8; 17] = *b"\0\0\x08\x06\x01\0\0\0\0bequest?";
+
+/// `GOAWAY` (RFC 9113, 6.8) with `ENHANCE_YOUR_CALM`, up to the number of the last stream and behind that.
+const GO_AWAY: [u8; 9] = *b"\0\0\x17\x07\0\0\0\0\0";
+const FOR_RESETS: [u8; 19] = *b"\0\0\0\x0btoo many resets";
 
 /// The frames of both directions of a connection, and the question in them.
 #[derive(Debug)]
@@ -40,10 +46,11 @@ impl Framing {
         }
     }
 
-    /// The engine is given these bytes of the client's. Answers where that leaves the client.
-    pub(super) fn read(&mut self, bytes: &[u8]) -> &Frames {
+    /// The engine is given these bytes of the client's. Answers where that leaves the client: whether it owes more of a frame
+    /// or header block, and whether it has reset a stream by them.
+    pub(super) fn read(&mut self, bytes: &[u8]) -> (bool, bool) {
         self.read.feed(bytes);
-        &self.read
+        (self.read.owes_more(), self.read.take_reset())
     }
 
     /// The engine has written these bytes.
@@ -62,6 +69,20 @@ impl Framing {
         frames.feed(unread);
         self.sieve = Some(Sieve::new(frames));
         Some(&QUESTION)
+    }
+
+    /// What sends a client away that resets too many streams, if it may be written behind all that was written so far.
+    pub(super) fn send_away(&self) -> Option<[u8; 32]> {
+        if !self.has_begun || self.written.owes_more() {
+            return None;
+        }
+        let mut frame = [0; 32];
+        let parts = GO_AWAY
+            .into_iter()
+            .chain(self.read.last_stream().to_be_bytes())
+            .chain(FOR_RESETS);
+        frame.iter_mut().zip(parts).for_each(|(to, from)| *to = from);
+        Some(frame)
     }
 
     /// Whether the answer is awaited.
@@ -196,6 +217,22 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn who_is_sent_away_is_told_the_last_stream_between_two_frames() {
+        let mut framing = Framing::new(0);
+        assert_eq!(framing.send_away(), None, "before the engine's first frame");
+        framing.wrote(&frame(0x4, 0, b"")[..5]);
+        assert_eq!(framing.send_away(), None, "within a frame");
+        framing.wrote(&frame(0x4, 0, b"")[5..]);
+        framing.read(&frame(0x1, 0x4, b"headers"));
+        let away = framing.send_away().expect("between two frames");
+        assert_eq!(usize::from(away[2]), away.len() - 9);
+        assert_eq!(
+            (away[3], &away[9..17], &away[17..]),
+            (7, &[0, 0, 0, 1, 0, 0, 0, 0x0b][..], &b"too many resets"[..])
+        );
     }
 
     #[test]

@@ -56,6 +56,8 @@ pub struct Snapshot {
     pub refused_grace: u64,
     /// Streams of HTTP/2 that were refused, as their connection had as many handlers as it may have.
     pub refused_streams: u64,
+    /// Connections of HTTP/2 that were closed, as their client had reset too many streams.
+    pub closed_for_resets: u64,
     /// Handlers and bodies that panicked.
     pub panicked: u64,
     /// Connections that came no further than their TLS handshake.
@@ -81,6 +83,7 @@ pub(super) struct Tally {
     pub(super) dropped: AtomicU64,
     pub(super) refused_grace: AtomicU64,
     pub(super) refused_streams: AtomicU64,
+    pub(super) closed_for_resets: AtomicU64,
     pub(super) panicked: AtomicU64,
     pub(super) handshakes_failed: AtomicU64,
     /// Invariant 1. Raised and lowered with `SeqCst`, as its zero decides whether somebody must be woken.
@@ -127,6 +130,7 @@ impl Statistics {
             dropped: tally.dropped.load(Relaxed),
             refused_grace: tally.refused_grace.load(Relaxed),
             refused_streams: tally.refused_streams.load(Relaxed),
+            closed_for_resets: tally.closed_for_resets.load(Relaxed),
             panicked: tally.panicked.load(Relaxed),
             handshakes_failed: tally.handshakes_failed.load(Relaxed),
         }

@@ -10,7 +10,8 @@
 //! # Invariants
 //!
 //! 1. What first polls take of one poll of the connection is bounded: once they are seen to be beyond [`LONG`], streams become
-//!    tasks unpolled. The clock is looked at after each, and as long as they are short only after every [`SELDOM`]th.
+//!    tasks unpolled. The clock is looked at after each, and as long as they are short only after every [`SELDOM`]th. A look
+//!    whether a stream was reset already begins nothing, and is made all the same.
 //! 2. Nothing is lost by a first poll: a stream that waits is polled again by its task, which is the one that is woken.
 //! 3. Whoever polls a stream takes the words that its exchange may have left in [`WAITS`] and [`TUNNELS`], so that they are of
 //!    this poll.
@@ -137,15 +138,19 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let mut stall = Stall::default();
-    if !conn.first_polls().begin() {
+    let (is_worth_one, looks) = (conn.first_polls().begin(), conn.resets());
+    if !is_worth_one && !looks {
         return spawn(conn, stream, stall);
     }
     let mut stream = memory.borrow_mut().hold(stream);
     // Whoever it is that would be woken (invariant 2): its task polls it again.
     let mut cx = TaskContext::from_waker(Waker::noop());
     let mut polled = Pin::new(&mut stream).poll(&mut cx);
-    if polled.is_pending() && conn.resets() {
+    if polled.is_pending() && looks {
         // It has let hyper look for a reset, and not begun yet.
+        if !is_worth_one {
+            return spawn(conn, stream, stall);
+        }
         polled = Pin::new(&mut stream).poll(&mut cx);
     }
     stall.hear();

@@ -17,6 +17,8 @@
 //! 3. The lock is held for one operation of the socket and never while anybody is told of what came of it.
 //! 4. What was gathered is on its way to the socket before anything that is written later, before the end of writing, and
 //!    before the task of the connection goes to sleep. It is never more than [`GATHERED`].
+//! 5. A read in which a stream is reset is the engine's last one of its poll: before it reads on, it hands out what was opened,
+//!    so that what is opened and reset does not pile up in it.
 
 use std::future::poll_fn;
 use std::io;
@@ -65,7 +67,7 @@ pub(super) struct Wire {
 #[derive(Debug)]
 struct Shared {
     inner: Mutex<Inner>,
-    /// Whether hyper waits for bytes, as of the present poll. Written and read by the connection's task.
+    /// Whether hyper waits for bytes, or is to, as of the present poll. Written and read by the connection's task.
     awaited: AtomicBool,
 }
 
@@ -304,10 +306,7 @@ impl Inner {
     /// What these bytes leave behind: whether the client is in the middle of a header, and whether it has reset a stream.
     fn follow(&mut self, bytes: &[u8]) -> (bool, bool) {
         match &mut self.framing {
-            Some(framing) => {
-                let frames = framing.read(bytes);
-                (frames.owes_more(), frames.resets())
-            }
+            Some(framing) => framing.read(bytes),
             None => (true, false),
         }
     }
@@ -341,6 +340,25 @@ impl Tap {
             lock(&self.inner.inner).broken = Some(error.kind());
             self.conn.saw(PeerState::of_error(&error));
         }
+    }
+
+    /// Sends a client away that resets too many streams: says so behind all else that was written, and writes nothing more. To be
+    /// called once hyper is gone. Waits for as long as the client does not take it.
+    pub(super) async fn send_away(&self) {
+        {
+            let mut inner = lock(&self.inner.inner);
+            let word = inner.framing.as_ref().and_then(Framing::send_away);
+            word.iter()
+                .for_each(|word| inner.gathered.extend_from_slice(word));
+        }
+        let said = poll_fn(|cx| {
+            self.inner.write(&self.conn, |inner| {
+                ready!(inner.poll_gathered(cx))?;
+                Pin::new(&mut inner.transport).poll_shutdown(cx)
+            })
+        });
+        // A client that has gone hears nothing.
+        let _ = said.await;
     }
 
     /// Reads ahead until `bound` bytes are stored. `hold` makes the claim on the server's bound.
@@ -447,7 +465,7 @@ impl AsyncRead for Wire {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.gathers && self.inner.awaited.load(Relaxed) {
-            // hyper has found nothing in this poll, and is woken when there is something.
+            // hyper has found nothing in this poll, or is given no more in it, and is woken when there is something.
             return Poll::Pending;
         }
         let before = buf.filled().len();
@@ -467,6 +485,11 @@ impl AsyncRead for Wire {
         let (owes_more, resets) = inner.follow(read);
         drop(inner);
         self.noted(result)?;
+        if resets {
+            // Invariant 5.
+            self.inner.awaited.store(true, Relaxed);
+            cx.waker().wake_by_ref();
+        }
         if !read.is_empty() {
             self.conn.saw_bytes(owes_more, resets);
         } else if buf.remaining() > 0 {

@@ -24,6 +24,7 @@ mod malformed;
 mod matrix;
 mod observe;
 mod panic;
+mod resets;
 mod shutdown;
 mod slow;
 mod smuggling;

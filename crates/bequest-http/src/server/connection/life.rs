@@ -16,12 +16,13 @@ use crate::server::activity::Waiting;
 use crate::server::attend::Attendant;
 use crate::server::bell::beside;
 use crate::server::calls::ConnectionService;
-use crate::server::drive::{Over, drive};
+use crate::server::drive::{Over, RESETS, drive};
 use crate::server::peer::PeerState;
 use crate::server::service::App;
+use crate::server::socket::Lookout;
 use crate::server::streams::Streams;
 use crate::server::transport::Transport;
-use crate::server::wire::{self, Protocol, Wire};
+use crate::server::wire::{self, Protocol, Tap, Wire};
 use crate::server::{silence, upgrade};
 
 /// A client that was accepted is not closed for its silence before this long when the drain begins: its request may be on
@@ -33,6 +34,10 @@ const LAST_WORD: &str = "last word";
 
 /// The largest header of HTTP/1, and when its engine stops to ask for more of what a client sends.
 const HTTP1_BUFFER: usize = 64 * 1024;
+
+/// How many streams may be reset that the engine of HTTP/2 holds and has not handed out: more than there can be, as it holds no
+/// more than the client may have at once and what one read opens and resets. How many there may be altogether is judged here.
+const HELD_RESETS: usize = 1024;
 
 /// Reports the close on every way out.
 struct Closing(Arc<Connection>);
@@ -83,10 +88,21 @@ impl Connection {
             Protocol::Http2 => {
                 self.is_http2.store(true, Relaxed);
                 let mut builder = http2::Builder::new(Streams::new(self.clone()));
-                builder.max_concurrent_streams(self.server.limits.streams);
+                let streams = self.server.limits.streams;
+                builder.max_concurrent_streams(streams);
+                builder.max_pending_accept_reset_streams(HELD_RESETS.saturating_add(streams as usize));
+                let tap = wire.tap();
                 let mut http = Box::pin(builder.serve_connection(TokioIo::new(wire), service));
                 let over = drive(self, http.as_mut(), attendant).await;
                 self.end(over);
+                drop(http);
+                if self
+                    .scope
+                    .err()
+                    .is_some_and(|end| end.reason() == Reason::Limit(RESETS))
+                {
+                    self.send_away(&tap, &outlook).await;
+                }
             }
         }
     }
@@ -158,7 +174,23 @@ impl Connection {
         }
     }
 
-    /// Waits until nothing can be answered any more.
+    /// Tells a client why its connection is closed, and gives it a moment to take that: what it has sent meanwhile would make of
+    /// the close a reset, and the system would forget what was said.
+    async fn send_away(&self, tap: &Tap, outlook: &Lookout) {
+        self.server.tally.closed_for_resets.fetch_add(1, Relaxed);
+        // Whoever drains has said goodbye already.
+        if self.server.draining.is_done() {
+            return;
+        }
+        let goes = async {
+            tap.send_away().await;
+            outlook.departure().await;
+        };
+        // Nobody waits for a client that stays.
+        let _ = self.server.clock.timeout(self.server.limits.answer, goes).await;
+    }
+
+    /// Waits until nothing can be answered any more, or is to be.
     pub(in crate::server) async fn departure_seen(&self) {
         let silent = async {
             match self.is_http2.load(Relaxed) {

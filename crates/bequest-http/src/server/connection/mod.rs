@@ -21,6 +21,7 @@ use super::disconnect::Disconnect;
 use super::observe::ConnInfo;
 use super::outpost::Outpost;
 use super::peer::{HalfClose, PeerState, Presence};
+use super::resets::Resets;
 use super::shared::Shared;
 use super::socket::Lookout;
 use super::statistics::{Gauge, Raised};
@@ -54,7 +55,11 @@ pub(super) struct Connection {
     /// Whether the client is to be asked whether it is there. HTTP/2 only; written by the connection's task.
     asks: AtomicBool,
     /// Whether the client has ever reset a stream. Written by whoever reads, before the engine hears of it.
-    resets: AtomicBool,
+    has_reset: AtomicBool,
+    /// Of its streams, as far as they were requests. HTTP/2 only.
+    resets: Resets,
+    /// Whether these have become too many. Written by whoever ends such a request.
+    is_flooded: AtomicBool,
     /// Of its streams. HTTP/2 only.
     first_polls: FirstPolls,
     /// Of its streams that are tasks. HTTP/2 only.
@@ -67,7 +72,7 @@ pub(super) struct Connection {
     ends_with_shutdown: AtomicBool,
     /// Told when nobody holds the socket for reading and writing any more.
     let_go: Notify,
-    /// Told when nothing can be answered any more.
+    /// Told when nothing can be answered any more, or is to be.
     departed: Notify,
     /// Handlers of this connection that run on without it, or in it in their grace.
     lingering: Gauge,
@@ -114,7 +119,9 @@ impl Connection {
             is_http2: AtomicBool::new(false),
             heard: AtomicBool::new(false),
             asks: AtomicBool::new(false),
-            resets: AtomicBool::new(false),
+            has_reset: AtomicBool::new(false),
+            resets: Resets::default(),
+            is_flooded: AtomicBool::new(false),
             first_polls: FirstPolls::default(),
             answers: Answers::default(),
             upgrades: Offers::default(),
@@ -185,12 +192,12 @@ impl Connection {
             .request_ended(now, served, !self.is_http2.load(Relaxed));
     }
 
-    /// The client sent something; `owes_more` if that leaves it in the middle of a header, `resets` if it has ever reset a
-    /// stream.
+    /// The client sent something; `owes_more` if that leaves it in the middle of a header, `resets` if it has reset a stream
+    /// by it.
     pub(super) fn saw_bytes(&self, owes_more: bool, resets: bool) {
         self.hears();
         if resets {
-            self.resets.store(true, Relaxed);
+            self.has_reset.store(true, Relaxed);
         }
         match owes_more {
             true => self.activity.header_since.begin(|| self.time_of_poll()),
@@ -239,7 +246,21 @@ impl Connection {
 
     /// Whether the client has ever reset a stream.
     pub(super) fn resets(&self) -> bool {
-        self.resets.load(Relaxed)
+        self.has_reset.load(Relaxed)
+    }
+
+    /// A request has ended at `now`, as its stream was reset. If that is one too many, the connection is closed.
+    pub(super) fn counts_reset(&self, now: Duration) {
+        let (served, limit) = (self.activity.served(), self.server.limits.resets);
+        if self.driven == Driven::Here && self.resets.one_more(served, now, limit) {
+            self.is_flooded.store(true, Relaxed);
+            self.departed.notify_one();
+        }
+    }
+
+    /// Whether the client has reset too many streams.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.is_flooded.load(Relaxed)
     }
 
     /// A request asks for another protocol: makes the context of that.

@@ -122,6 +122,7 @@ impl RawHttp2 {
     /// Connects and exchanges settings.
     pub(crate) async fn connect(addr: SocketAddr) -> RawHttp2 {
         let mut stream = TcpStream::connect(addr).await.expect("the server accepts");
+        stream.set_nodelay(true).expect("an open socket");
         stream
             .write_all(RawHttp2::PREFACE)
             .await
