@@ -9,6 +9,7 @@ mod control;
 mod deadline;
 mod desk;
 mod ends;
+mod late;
 mod support;
 #[rustfmt::skip]
 #[allow(missing_docs, unreachable_pub, clippy::pedantic)]
