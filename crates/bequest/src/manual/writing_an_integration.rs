@@ -13,7 +13,8 @@
 //!    was committed must not be reported as cancelled: the caller would do it again.
 //! 5. **The error keeps kind and reason.** Carry the [`Canceled`](crate::Canceled) and offer it by a predicate,
 //!    `fn canceled(&self) -> Option<&Canceled>`. Do not turn it into text, nor into "interrupted" or "connection closed",
-//!    which is only how the end made itself felt.
+//!    which is only how the end made itself felt. The errors of these crates have `is_canceled` and `is_from(&scope)` beside it,
+//!    and `is_in_doubt` where nobody can know whether it was done.
 //! 6. **Never hand on dirty.** A connection goes back to its pool only at a point where its state is known: no reply
 //!    unread, no transaction open, no cancel under way that could hit the next user. In doubt it is closed. The same
 //!    if *our* future is dropped, where no code of ours runs but destructors: so let the connection be owned by the call,
