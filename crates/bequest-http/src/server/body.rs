@@ -8,6 +8,7 @@
 //! 3. What has no body by its method or status is sent without one. On HTTP/1 the engine sees to that; on HTTP/2 it would
 //!    send what the service answered, which a client takes for an error of the protocol.
 
+use std::any::TypeId;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -151,19 +152,19 @@ impl<R> RequestBody<R> {
     }
 }
 
-impl<R: Body> RequestBody<R> {
+impl<R: Body + 'static> RequestBody<R> {
     /// Whether what the engine hands out as the end is none: to a reset that says that there is no error it makes an end of
-    /// the body, and a handler would keep half of what it was sent.
+    /// the body, and a handler would keep half of what it was sent. Known of the engine's own body only: what somebody has made
+    /// of it need not say when it has ended.
     fn is_broken_off(&self) -> bool {
-        let exchange = &self.exchange.0;
-        let is_engines = exchange.version() == Version::HTTP_2 && !exchange.conn().is_elsewhere();
-        is_engines && !self.incoming.is_end_stream()
+        let is_engines = TypeId::of::<R>() == TypeId::of::<Incoming>();
+        is_engines && self.exchange.0.version() == Version::HTTP_2 && !self.incoming.is_end_stream()
     }
 }
 
 impl<R> Body for RequestBody<R>
 where
-    R: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+    R: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + 'static,
 {
     type Data = Bytes;
     type Error = BoxError;

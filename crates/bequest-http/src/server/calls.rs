@@ -58,7 +58,8 @@ impl<S: App> hyper::service::Service<Request<Incoming>> for ConnectionService<S>
             return Serving(None);
         }
         self.conn.glance();
-        Serving(Some(Exchanging::begin(&self.conn, self.service.clone(), request)))
+        let service = self.service.clone();
+        Serving(Some(Exchanging::begin(&self.conn, service, request, true)))
     }
 }
 

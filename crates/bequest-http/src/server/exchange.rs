@@ -87,8 +87,9 @@ struct Detached {
 
 impl Exchange {
     /// Begins an exchange: its context is derived from the connection's, with the request limit or the caller's deadline,
-    /// and given the values that the caller hands down and those that the program adds.
-    pub(super) fn begin(conn: &Arc<Connection>, head: &Parts) -> Arc<Exchange> {
+    /// and given the values that the caller hands down and those that the program adds. `checks_form`: what could be read in two
+    /// ways is refused.
+    pub(super) fn begin(conn: &Arc<Connection>, head: &Parts, checks_form: bool) -> Arc<Exchange> {
         let server = conn.server();
         let task = conn.is_elsewhere().then(|| Mutex::new(Some(server.tally.task())));
         let began = conn.time_of_poll();
@@ -100,8 +101,7 @@ impl Exchange {
             until,
             refusal,
         } = server.inbound.take(conn, head, began, waited);
-        // Somebody else's loop has its own idea of that, and a test of theirs may call the service without one.
-        let flaw = (!conn.is_elsewhere()).then(|| form::flaw(head)).flatten();
+        let flaw = checks_form.then(|| form::flaw(head)).flatten();
         let refusal = flaw.or(refusal);
         let context = match &server.request_context {
             Some(make) => {

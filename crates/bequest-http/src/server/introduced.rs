@@ -65,7 +65,7 @@ where
     ) -> std::future::Ready<Result<Self::Response, Infallible>> {
         // A connection that can not be introduced is one of those of which nothing is known.
         let introduced = self.layers.connection(stream.io());
-        let layer = introduced.unwrap_or_else(|_| self.layers.layer());
+        let layer = introduced.unwrap_or_else(|_| self.layers.layer().check_form(true));
         std::future::ready(Ok(IntoAxum(layer.layer(self.inner.clone()))))
     }
 }

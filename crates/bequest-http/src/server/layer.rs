@@ -48,15 +48,39 @@ use super::statistics::Statistics;
 /// | request limit, body idle and body rate; 504, 503, 500 in a handler's place | yes | yes | yes |
 /// | told, then grace, then dropped, within caps | yes; one cap over all | yes | yes |
 /// | drain, tell, drop at the end, of requests | yes | yes | yes |
+/// | an HTTP/1 request without one `Host`, or coded in other ways than chunked, is refused | if [asked for](ContextLayer::check_form) | yes | yes |
+/// | a reset of HTTP/2 that says that there is no error is no end of a body | of hyper's own body | of hyper's own body | yes |
 /// | [`Peer`](super::Peer), [`ConnInfo`](super::ConnInfo), `conn_context`; a cap on lingering handlers for each connection | no | yes | yes |
 /// | a client that leaves is noticed | where the loop's engine drops the handler | also behind unread bytes, by watching the socket (Linux, Android) | also behind a full window, by reading ahead |
 /// | an HTTP/1 client that half-closes gets its answer | if the loop sets `half_close(true)`, and then its leaving is not noticed | if the loop sets `half_close(true)` | yes |
-/// | a silent peer | no | HTTP/1: by the system alone, keepalive and on Linux `TCP_USER_TIMEOUT`; no sooner than after the limit on write stalls and a second, and it may take a client for silent that takes little at a time | yes |
-/// | limits on first byte, handshake, header, idle, write stall, connections, streams | the loop's own | the loop's own | yes |
-/// | an HTTP/1 request without one `Host`, or coded in other ways than chunked, is refused | the loop's own | the loop's own | yes |
+/// | a silent peer | no | HTTP/1: by the system's keepalive | yes |
 /// | upgrades with a context of their own | no | no | yes |
 /// | the time spent sending the head counts against a caller's deadline (HTTP/1) | no | no | yes |
 /// | a cost only for what is used | a boxed handler and a clone of the service for each request | and a second handle on each socket | no second handle |
+///
+/// # What only `serve` does
+///
+/// It reads and writes the connection, and what is to be seen or said there can not be had around a service. What comes near to it is
+/// the loop's to set, on hyper's builders:
+///
+/// | `serve` | by hand |
+/// |---|---|
+/// | [`Limits::header`] | `http1`: `header_read_timeout`, with a `timer`; HTTP/2: nothing |
+/// | [`Limits::first_byte`], `handshake`, `idle`, `write_stall` | nothing; a timeout around the handshake is the loop's |
+/// | [`Limits::connections`] | a place of a semaphore before each `accept` |
+/// | [`Limits::unreachable`], HTTP/2 | `http2`: `keep_alive_interval` and `keep_alive_timeout`, with a `timer` |
+/// | [`Limits::streams`], told to the client | `http2`: `max_concurrent_streams`; hyper's default is 200 as well |
+/// | the same as a cap on handlers, those of streams that were reset among them | nothing: only open streams are counted |
+/// | [`Limits::resets`] | `http2`: `max_pending_accept_reset_streams`; the default is 20, whether others were answered or not, and of those only whose handlers are still to begin |
+/// | no handler is begun for a stream that was reset before | nothing: it is begun, and told |
+/// | 64 KiB of HTTP/1 header | `http1`: `max_buf_size`, `max_header_size` |
+///
+/// [`Limits::header`]: super::Limits::header
+/// [`Limits::first_byte`]: super::Limits::first_byte
+/// [`Limits::connections`]: super::Limits::connections
+/// [`Limits::unreachable`]: super::Limits::unreachable
+/// [`Limits::streams`]: super::Limits::streams
+/// [`Limits::resets`]: super::Limits::resets
 ///
 /// # Example: under `axum::serve`
 ///
@@ -95,13 +119,17 @@ pub struct Layers {
 
 /// The tower layer that makes contexts. Made by [`Layers`].
 #[derive(Clone)]
-pub struct ContextLayer(Arc<Introduction>);
+pub struct ContextLayer {
+    conn: Arc<Introduction>,
+    checks_form: bool,
+}
 
 /// The service made by [`ContextLayer`].
 #[derive(Clone)]
 pub struct ContextService<S> {
     inner: S,
     conn: Arc<Introduction>,
+    checks_form: bool,
 }
 
 /// One connection, until whoever drives it has dropped its service.
@@ -126,7 +154,10 @@ impl Layers {
 
     /// The layer for services whose connections are not at hand. Nothing is known of them.
     pub fn layer(&self) -> ContextLayer {
-        ContextLayer(self.unknown.clone())
+        ContextLayer {
+            conn: self.unknown.clone(),
+            checks_form: false,
+        }
     }
 
     /// Introduces a connection by its socket: the layer for the service of this one connection.
@@ -189,7 +220,10 @@ impl Layers {
         }
         self.server
             .observe(|observer| observer.connection_opened(conn.info()));
-        Ok(ContextLayer(Arc::new(Introduction(Arc::new(conn)))))
+        Ok(ContextLayer {
+            conn: Arc::new(Introduction(Arc::new(conn))),
+            checks_form: true,
+        })
     }
 
     /// A handle on the counters. What only an accept loop sees stays at zero.
@@ -221,12 +255,48 @@ impl Layers {
     }
 }
 
+impl ContextLayer {
+    /// Whether a request of HTTP/1 is refused that two servers could read in two ways: without exactly one `Host` that can be
+    /// one (400), or coded in other ways than chunked alone (501). Neither hyper nor `axum::serve` looks at that.
+    ///
+    /// `true` otherwise for a connection that was [introduced](Layers::connection): whatever comes on it was sent. `false` for
+    /// [`Layers::layer`], around which tests often call their service with a request that was not, and has no `Host`.
+    ///
+    /// ```
+    /// # #[cfg(feature = "axum")]
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// use axum::{Router, body::Body, routing::get};
+    /// use bequest::Context;
+    /// use bequest_http::Server;
+    /// use http::{Request, StatusCode};
+    /// use tower_service::Service;
+    ///
+    /// let layers = Server::builder().layers(&Context::background());
+    /// let app = || Router::<()>::new().route("/", get(|| async { "hello" }));
+    /// let without_host = || Request::get("/").body(Body::empty()).unwrap();
+    ///
+    /// let answer = app().layer(layers.layer()).call(without_host()).await.unwrap();
+    /// assert_eq!(answer.status(), StatusCode::OK);
+    /// let answer = app().layer(layers.layer().check_form(true)).call(without_host()).await.unwrap();
+    /// assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+    /// # });
+    /// ```
+    #[must_use]
+    pub fn check_form(mut self, check: bool) -> ContextLayer {
+        self.checks_form = check;
+        self
+    }
+}
+
 impl<S> Layer<S> for ContextLayer {
     type Service = ContextService<S>;
 
     fn layer(&self, inner: S) -> ContextService<S> {
-        let conn = self.0.clone();
-        ContextService { inner, conn }
+        ContextService {
+            inner,
+            conn: self.conn.clone(),
+            checks_form: self.checks_form,
+        }
     }
 }
 
@@ -253,12 +323,17 @@ where
         if !conn.is_unknown() {
             conn.speaks(request.version());
         }
-        Answer(begin::<S, R>(conn, self.inner.clone(), request))
+        Answer(begin::<S, R>(conn, self.inner.clone(), request, self.checks_form))
     }
 }
 
-fn begin<S: App<R>, R>(conn: &Arc<Connection>, service: S, request: Request<R>) -> Exchanging<S::Body> {
-    Exchanging::begin(conn, service, request)
+fn begin<S: App<R>, R>(
+    conn: &Arc<Connection>,
+    service: S,
+    request: Request<R>,
+    checks_form: bool,
+) -> Exchanging<S::Body> {
+    Exchanging::begin(conn, service, request, checks_form)
 }
 
 impl<B> Future for Answer<B>
@@ -302,7 +377,7 @@ impl fmt::Debug for Layers {
 
 impl fmt::Debug for ContextLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ContextLayer").field(self.0.0.info()).finish()
+        f.debug_tuple("ContextLayer").field(self.conn.0.info()).finish()
     }
 }
 

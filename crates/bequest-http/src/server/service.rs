@@ -77,13 +77,19 @@ pub(super) struct Exchanging<B: Send + 'static> {
 }
 
 impl<B: Send + 'static> Exchanging<B> {
-    /// Begins the exchange of a request: makes its context, and hands it to the service.
-    pub(super) fn begin<S, R>(conn: &Arc<Connection>, service: S, request: Request<R>) -> Exchanging<B>
+    /// Begins the exchange of a request: makes its context, and hands it to the service. `checks_form`: unless it could be
+    /// read in two ways.
+    pub(super) fn begin<S, R>(
+        conn: &Arc<Connection>,
+        service: S,
+        request: Request<R>,
+        checks_form: bool,
+    ) -> Exchanging<B>
     where
         S: App<R, Body = B>,
     {
         let (mut parts, incoming) = request.into_parts();
-        let exchange = Exchange::begin(conn, &parts);
+        let exchange = Exchange::begin(conn, &parts, checks_form);
         if exchange.refusal().is_some() {
             return Exchanging {
                 handler: None,

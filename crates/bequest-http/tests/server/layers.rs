@@ -21,7 +21,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tower_layer::Layer;
 
-use super::common::{Http1, Http2, Recorded, TestClock, full, guard, probe, recorder};
+use super::common::{
+    Http1, Http2, RawHttp2, Recorded, TestClock, full, guard, header_block, probe, recorder,
+};
 
 const STEP: Duration = Duration::from_millis(500);
 const SECOND: Duration = Duration::from_secs(1);
@@ -87,7 +89,7 @@ impl Drop for Loop {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum How {
     /// `axum::serve` around a router with the layer.
     Axum,
@@ -141,6 +143,126 @@ async fn hyper_loop(listener: TcpListener, layers: Arc<Layers>, app: Router) {
             drop(served.await);
         });
     }
+}
+
+/// Sends a request of HTTP/1 that has no `Host`; the status of its answer, and whether the connection goes on. A handler that
+/// begins answers.
+async fn without_host(client: &mut Http1, mut handlers: Handlers) -> (u16, bool) {
+    client.send("GET / HTTP/1.1\r\n\r\n").await;
+    let answering = tokio::spawn(async move {
+        while let Some(begun) = handlers.0.recv().await {
+            // A client that has gone hears nothing.
+            let _ = begun.answer.send("served");
+        }
+    });
+    let status = client.answer().await.status;
+    client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    let goes_on = guard(
+        "the next answer, or the end",
+        tokio::io::AsyncReadExt::read(&mut client.stream, &mut [0]),
+    )
+    .await;
+    answering.abort();
+    (status, goes_on.is_ok_and(|size| size > 0))
+}
+
+#[tokio::test]
+async fn what_could_be_read_in_two_ways_is_refused_where_the_connection_is_introduced() {
+    for how in [How::AxumIntroducing, How::Hyper] {
+        let (app, handlers) = router();
+        let mut serving = start(how, app, Context::background(), Limits::default()).await;
+        let mut client = Http1::connect(serving.addr).await;
+        assert_eq!(without_host(&mut client, handlers).await, (400, false), "{how:?}");
+        serving.events.finished().await;
+    }
+}
+
+#[tokio::test]
+async fn control_no_loop_refuses_it_by_itself() {
+    let (app, handlers) = router();
+    let serving = start(How::Axum, app, Context::background(), Limits::default()).await;
+    let mut client = Http1::connect(serving.addr).await;
+    assert_eq!(without_host(&mut client, handlers).await, (200, true));
+}
+
+#[tokio::test]
+async fn it_can_be_asked_for_and_left_out() {
+    for (check, answer) in [(true, (400, false)), (false, (200, true))] {
+        let (app, handlers) = router();
+        let layers = Server::builder().layers(&Context::background());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let mut client = Http1::connect(listener.local_addr().expect("an address")).await;
+        let (stream, _) = listener.accept().await.expect("a client");
+        let layer = match check {
+            true => layers.layer(),
+            false => layers.connection(&stream).expect("an open socket"),
+        };
+        let service = TowerToHyperService::new(layer.check_form(check).layer(app));
+        let http = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        let serving = tokio::spawn(async move { drop(http.await) });
+        assert_eq!(without_host(&mut client, handlers).await, answer);
+        serving.abort();
+    }
+}
+
+/// Whether a handler takes half a body for a whole one, when its stream is reset as if there were no error. `as_it_came`: the
+/// layer is around the router, and not in it, where the body is one of axum's making.
+async fn takes_half_for_whole(as_it_came: bool) -> bool {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let handler = move |request: Request| {
+        let tell = tell.clone();
+        async move {
+            // A test that has ended hears nothing any more.
+            let _ = tell.send(None);
+            let read = axum::body::to_bytes(request.into_body(), usize::MAX).await;
+            let _ = tell.send(Some(read.is_ok()));
+        }
+    };
+    let app = Router::new().route("/", any(handler));
+    let layers = Server::builder().layers(&Context::background());
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let addr = listener.local_addr().expect("an address");
+    let serving = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("a client");
+        let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let (stream, layer) = (TokioIo::new(stream), layers.layer());
+        // Its end is the client's.
+        match as_it_came {
+            true => drop(
+                builder
+                    .serve_connection(stream, TowerToHyperService::new(layer.layer(app)))
+                    .await,
+            ),
+            false => drop(
+                builder
+                    .serve_connection(stream, TowerToHyperService::new(app.layer(layer)))
+                    .await,
+            ),
+        }
+    });
+    let mut client = RawHttp2::connect(addr).await;
+    let head = header_block("/");
+    client
+        .frame(RawHttp2::HEADERS, RawHttp2::END_HEADERS, 1, &head)
+        .await;
+    client.frame(RawHttp2::DATA, 0, 1, b"half").await;
+    let mut next = async || guard("the handler", told.recv()).await.expect("it tells");
+    assert_eq!(next().await, None, "it has begun");
+    let no_error = u32::from(h2::Reason::NO_ERROR).to_be_bytes();
+    client.frame(RawHttp2::RST_STREAM, 0, 1, &no_error).await;
+    let whole = next().await.expect("its read");
+    serving.abort();
+    whole
+}
+
+#[tokio::test]
+async fn a_reset_is_no_end_of_a_body_that_is_as_it_came() {
+    assert!(!takes_half_for_whole(true).await);
+}
+
+#[tokio::test]
+async fn control_of_a_body_of_somebody_elses_making_it_is() {
+    assert!(takes_half_for_whole(false).await);
 }
 
 const UNREAD: &str = "POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 1000000\r\n\r\nonly this much";
