@@ -56,6 +56,7 @@ pub struct Inbound {
 
 /// What becomes of a request whose deadline header cannot be read: malformed, negative, too long, or there twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Unreadable {
     /// The header counts as none: the server's own limit holds.
     #[default]

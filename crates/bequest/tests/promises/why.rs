@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bequest::clock::Clock;
-use bequest::{Canceled, Context, Key, Kind, Reason, inspect};
+use bequest::{Canceled, Context, Key, Kind, Label, Reason, inspect};
 
 use crate::clock::Manual;
 use crate::poll::poll_once;
@@ -15,6 +15,29 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn is_here(origin: &Location<'_>, line: u32) {
     assert_eq!((origin.file(), origin.line()), (file!(), line));
+}
+
+static LABELLED: u32 = line!() + 1;
+static SHARED: Label = Label::new("shared").reason(Reason::Limit("shared"));
+
+#[test]
+fn a_label_stands_in_place_of_the_line_until_more_is_said() {
+    let labelled = || {
+        Context::background()
+            .with_timeout(Duration::ZERO)
+            .labelled(&SHARED)
+    };
+    let scope = labelled();
+    let end = scope.err().unwrap();
+    assert_eq!(end.reason(), Reason::Limit("shared"));
+    assert!(end.to_string().contains("(shared "), "{end}");
+    is_here(end.origin(), LABELLED);
+
+    let scope = labelled().named("own").reason(Reason::Deadline);
+    let end = scope.err().unwrap();
+    assert_eq!(end.reason(), Reason::Deadline);
+    assert!(end.to_string().contains("(own "), "{end}");
+    is_here(end.origin(), LABELLED);
 }
 
 #[test]

@@ -21,7 +21,8 @@ use crate::sync::{Mutex, lock};
 /// A node of the cancellation tree. Handles are `Arc`s.
 pub(crate) struct Node {
     id: ScopeId,
-    made_at: &'static Location<'static>,
+    /// Innermost: nothing is done under this lock.
+    made_at: Mutex<&'static Location<'static>>,
     /// `None` stands for the system's clock, so that deriving touches no shared count for it.
     timers: Option<Arc<Timers>>,
     /// The earliest of the own deadline and the parents'. Never changes.
@@ -123,7 +124,7 @@ impl Node {
         });
         let node = Arc::new(Node {
             id: ScopeId::next(),
-            made_at: birth.made_at,
+            made_at: Mutex::new(birth.made_at),
             timers: birth.timers,
             deadline: earlier(birth.deadline, inherited),
             owns_deadline,
@@ -169,7 +170,7 @@ impl Node {
     }
 
     pub(crate) fn made_at(&self) -> &'static Location<'static> {
-        self.made_at
+        *lock(&self.made_at)
     }
 
     pub(crate) fn name(&self) -> Option<&'static str> {
@@ -219,6 +220,7 @@ impl Node {
     pub(crate) fn set_label(&self, label: &'static Label) {
         let mut inner = lock(&self.inner);
         (inner.name, inner.reason) = (Some(label.name), label.reason);
+        *lock(&self.made_at) = label.made_at;
     }
 
     /// The cause that the own deadline's passing will have.
@@ -649,7 +651,7 @@ impl Node {
                 kind: Kind::DeadlineExceeded,
                 reason: inner.reason,
                 cause: inner.cause.clone(),
-                origin: self.made_at,
+                origin: self.made_at(),
                 was_called: false,
                 scope: self.id.into(),
                 name: inner.name,
