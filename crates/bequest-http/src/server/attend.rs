@@ -104,10 +104,6 @@ impl Attendant {
     }
 
     fn poll<H: Future>(&mut self, http: Pin<&mut H>, cx: &mut TaskContext<'_>) -> Poll<H::Output> {
-        if self.conn.is_flooded() {
-            // Nothing more is read of it. Whoever found that out has woken this task.
-            return Poll::Pending;
-        }
         let answers = self.conn.answers().so_far();
         if self.turn.is_theirs(answers, self.conn.is_busy()) {
             // To the end of the queue.

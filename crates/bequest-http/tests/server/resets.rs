@@ -279,6 +279,21 @@ async fn they_do_not_pile_up_in_the_engine_however_many_come_in_one_piece() {
     .await;
 }
 
+#[tokio::test]
+async fn once_it_is_one_too_many_nothing_more_is_read() {
+    let (server, _let_go) = server(resets(100)).await;
+    let mut client = RawHttp2::connect(server.addr).await;
+    let pairs: Vec<Vec<u8>> = ids(1, 10_000)
+        .map(|id| [http2_bytes::get(id, "/waits"), http2_bytes::reset(id)].concat())
+        .collect();
+    // It may be sent away before it has sent all, and shall read why.
+    client.try_send(&pairs.concat()).await;
+    let away = heard(&mut client).await.expect_err("it is sent away");
+    // The engine reads 8 KiB at once.
+    let one_read = 8 * 1024 / u32::try_from(pairs[0].len()).expect("a short one") + 1;
+    assert!(opened(&away) <= 101 + one_read, "{}", opened(&away));
+}
+
 /// Gives up one request in so many, and has the others answered, until it is sent away or has asked so often.
 async fn proxy(client: &mut RawHttp2, one_in: u32, most: u32) -> Result<(), Frame> {
     for nth in 1..=most {
