@@ -19,7 +19,7 @@ pub(super) struct Activity {
     requests: Counted,
     /// Since when the client owes the rest of a header.
     pub(super) header_since: Stamp,
-    /// Since when nothing has been in flight.
+    /// Since when nothing has been in flight; by the cheap clock, so up to a tick of the system too early.
     idle_since: Stamp,
     /// When the client was seen to leave.
     pub(super) departed: Stamp,

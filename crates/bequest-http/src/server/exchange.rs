@@ -455,7 +455,8 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         // Only if what was to finish it was never made: a panic in between.
         if !*self.finished.get_mut() {
-            self.conn.request_ended(self.began, false);
+            let now = self.server().stopwatch.now();
+            self.conn.request_ended(now, false);
         }
     }
 }
