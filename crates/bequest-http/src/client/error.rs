@@ -134,6 +134,17 @@ impl Error {
     /// Whether the exchange failed because the peer has fallen silent or there is no way to it: it did not answer for
     /// [`Limits::unreachable`](super::Limits::unreachable) though it was asked, or the network says so. What has become of the
     /// request there is not known.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// use bequest::Context;
+    /// use bequest_http::client::Client;
+    ///
+    /// let request = http::Request::get("http://127.0.0.1:1/").body(String::new()).unwrap();
+    /// let error = Client::builder().build().send(&Context::background(), request).await.unwrap_err();
+    /// assert!(!error.is_unreachable(), "its system is there, and says that nobody listens");
+    /// # });
+    /// ```
     pub fn is_unreachable(&self) -> bool {
         match &self.0.why {
             Why::Failed(error) => says_unreachable(&**error),

@@ -37,7 +37,6 @@ pub(super) struct Silence {
     local: SocketAddr,
     peer: SocketAddr,
     system: System,
-    clock: Arc<Context>,
     /// Until the next look.
     wait: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
@@ -49,14 +48,12 @@ impl Silence {
         let mut extensions = Extensions::new();
         connected.get_extras(&mut extensions);
         let info = extensions.get::<HttpInfo>()?;
-        let clock = Arc::new(Context::background());
         Some(Silence {
             limit,
             local: info.local_addr(),
             peer: info.remote_addr(),
             system,
-            wait: wait(clock.clone(), limit),
-            clock,
+            wait: wait(limit),
         })
     }
 
@@ -73,15 +70,15 @@ impl Silence {
                 Some(Look::Again(rest)) => rest,
                 None => self.limit,
             };
-            self.wait = wait(self.clock.clone(), rest);
+            self.wait = wait(rest);
         }
     }
 }
 
-fn wait(clock: Arc<Context>, rest: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+fn wait(rest: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     Box::pin(async move {
-        // It never ends, so the only outcome is that the time has passed.
-        let _ = clock.sleep(rest).await;
+        // The background never ends, so the only outcome is that the time has passed.
+        let _ = Context::background().sleep(rest).await;
     })
 }
 
