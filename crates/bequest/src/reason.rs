@@ -66,6 +66,20 @@ impl Reason {
     pub const fn is_timeout(self) -> bool {
         matches!(self, Reason::Deadline | Reason::Limit(_))
     }
+
+    /// Whether nobody is there any more to take an answer: the client has left, has reset its stream, or cannot be reached.
+    ///
+    /// ```
+    /// # use bequest::Reason;
+    /// assert!(Reason::ClientGone.is_departure() && Reason::Unreachable.is_departure());
+    /// assert!(!Reason::Deadline.is_departure(), "somebody still waits, and may be told so");
+    /// ```
+    pub const fn is_departure(self) -> bool {
+        matches!(
+            self,
+            Reason::ClientGone | Reason::StreamReset | Reason::Unreachable
+        )
+    }
 }
 
 impl fmt::Display for Reason {

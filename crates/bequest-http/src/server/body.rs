@@ -23,7 +23,6 @@ use pin_project_lite::pin_project;
 
 use super::BoxError;
 use super::exchange::Exchange;
-use super::observe::is_departure;
 use super::oversee::Overseer;
 use super::pace::Pace;
 use super::panic;
@@ -314,7 +313,7 @@ where
             }
             Ok(Poll::Pending) => {
                 let end = ready!(this.watch.poll_end(cx));
-                if !this.watch.exchange.is_grpc() || is_departure(end.reason()) {
+                if !this.watch.exchange.is_grpc() || end.reason().is_departure() {
                     return Poll::Ready(Some(Err(end.into())));
                 }
                 // A call of gRPC ends in good order whatever it says.

@@ -21,7 +21,7 @@ use super::connection::Connection;
 use super::disconnect::Disconnect;
 use super::form;
 use super::inbound::{Handed, Refusal};
-use super::observe::{Dropped, Finished, PanicReport, StandIn, WhyDropped, WhyStandIn, is_departure};
+use super::observe::{Dropped, Finished, PanicReport, StandIn, WhyDropped, WhyStandIn};
 use super::panic::{self, Panic};
 use super::peer::PeerState;
 use super::shared::Shared;
@@ -228,7 +228,7 @@ impl Exchange {
         // On HTTP/1 only the connection can leave. No deadline matters here, so the clock is not looked at.
         let may_be_late = self.version == Version::HTTP_2 || self.conn.peer().state() != PeerState::Open;
         let ended = may_be_late.then(|| self.scope.known_end()).flatten();
-        let late = ended.is_some_and(|end| is_departure(end.reason()));
+        let late = ended.is_some_and(|end| end.reason().is_departure());
         self.conn.answers_upgrade(&self.method, status);
         self.late.store(late, Relaxed);
         self.status.store(status.as_u16(), Relaxed);
@@ -427,7 +427,7 @@ impl Exchange {
         match end.reason() {
             Reason::Shutdown => Some(&tally.shut_down),
             _ if end.is_timeout() => Some(&tally.timed_out),
-            reason if is_departure(reason) => Some(&tally.client_gone),
+            reason if reason.is_departure() => Some(&tally.client_gone),
             _ => None,
         }
     }

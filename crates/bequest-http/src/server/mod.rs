@@ -77,8 +77,6 @@ pub use body::{RequestBody, ResponseBody, UntilShutdown};
 pub use builder::{Builder, ServeError};
 #[cfg(feature = "grpc")]
 pub(crate) use disconnect::{ExchangeHandle, Handler};
-#[cfg(feature = "grpc")]
-pub(crate) use observe::is_departure;
 
 pub use disconnect::{Disconnect, DisconnectLayer, DisconnectService};
 pub use inbound::{CallerDeadline, Inbound, Refusal, Trusted, Unreadable};

@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bequest::{Canceled, Context, Reason};
+use bequest::{Canceled, Context};
 use http::{Method, StatusCode, Uri, Version};
 
 use super::BoxError;
@@ -242,7 +242,7 @@ impl ListenerInfo {
 impl Finished<'_> {
     /// Whether the client left, or reset the stream, before the answer was complete.
     pub fn client_left(&self) -> bool {
-        is_departure(self.end.reason())
+        self.end.reason().is_departure()
     }
 
     /// The status for a log line: the one that was written; 499 if the client left before one was, or was seen to close its
@@ -255,14 +255,6 @@ impl Finished<'_> {
             None => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
-}
-
-/// Whether this is the end of a context whose client left.
-pub(crate) fn is_departure(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::ClientGone | Reason::StreamReset | Reason::Unreachable
-    )
 }
 
 impl fmt::Display for WhyStandIn<'_> {

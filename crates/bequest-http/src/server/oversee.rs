@@ -14,7 +14,7 @@ use bequest::{Canceled, DoneOwned};
 
 use super::disconnect::Disconnect;
 use super::exchange::Exchange;
-use super::observe::{WhyDropped, is_departure};
+use super::observe::WhyDropped;
 
 /// Waits until the context of an exchange has ended and the time to react to that is over.
 pub(super) enum Overseer {
@@ -59,7 +59,7 @@ impl Overseer {
 /// A handler whose client has left waits in a place among those that linger, though its connection still polls it.
 async fn react(exchange: Arc<Exchange>, end: Canceled) -> Verdict {
     let server = exchange.server();
-    if !is_departure(end.reason()) {
+    if !end.reason().is_departure() {
         let waited = server.limits.answer;
         server.pause(waited).await;
         let why = WhyDropped::GraceOver;

@@ -28,7 +28,7 @@ use super::connection::Connection;
 use super::disconnect::{Disconnect, ExchangeHandle, Handler, discard, forget, linger};
 use super::exchange::Exchange;
 use super::inbound::Refusal;
-use super::observe::{WhyStandIn, is_departure};
+use super::observe::WhyStandIn;
 use super::oversee::{Overseer, Verdict};
 use super::panic;
 use super::peer::Peer;
@@ -222,7 +222,7 @@ where
         // Gives a place among those that linger back before another one is taken.
         self.overseer = None;
         let handler = self.handler.take();
-        if is_departure(end.reason()) {
+        if end.reason().is_departure() {
             if let Some(handler) = handler {
                 self.exchange().finish(end.reason());
                 discard(handler, self.exchange(), why);

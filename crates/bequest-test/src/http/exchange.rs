@@ -13,7 +13,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
 
-use bequest::{Canceled, Context, Reason};
+use bequest::{Canceled, Context};
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
@@ -180,14 +180,6 @@ where
     answer
 }
 
-/// Whether the client of the request is not there any more.
-fn is_departure(end: &Canceled) -> bool {
-    matches!(
-        end.reason(),
-        Reason::ClientGone | Reason::StreamReset | Reason::Unreachable
-    )
-}
-
 impl<E: fmt::Debug> Exchange<E> {
     /// Whether nothing was written, be it that the context ended or that the handler failed.
     ///
@@ -237,7 +229,10 @@ impl<E: fmt::Debug> Exchange<E> {
     /// within the grace. A test for that looks at [`Answer::late`] itself.
     pub fn is_unsent(&self) -> bool {
         match self {
-            Exchange::Answered(answer) => answer.late.as_ref().is_some_and(is_departure),
+            Exchange::Answered(answer) => answer
+                .late
+                .as_ref()
+                .is_some_and(|end| end.reason().is_departure()),
             Exchange::Untouched(_) | Exchange::Failed(_) => true,
         }
     }

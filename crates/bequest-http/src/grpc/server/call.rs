@@ -6,8 +6,6 @@ use std::task::{Context as TaskContext, Poll, ready};
 
 use bequest::{CancelScope, Canceled, Context, DoneOwned, Reason};
 
-use crate::server::is_departure;
-
 /// A call that is being answered.
 ///
 /// On this crate's server its context ends with the request's, which knows why. Elsewhere it ends with the call: with the
@@ -43,7 +41,7 @@ impl Call {
             scope.cancel_for(Reason::Deadline);
         }
         let end = ready!(Pin::new(&mut self.end).poll(cx));
-        match is_departure(end.reason()) {
+        match end.reason().is_departure() {
             true => Poll::Pending,
             false => Poll::Ready(end),
         }
@@ -51,7 +49,7 @@ impl Call {
 
     /// The end of the context, if it has ended and the caller is still there to be told.
     pub(super) fn ended(&self) -> Option<Canceled> {
-        self.context.err().filter(|end| !is_departure(end.reason()))
+        self.context.err().filter(|end| !end.reason().is_departure())
     }
 
     /// The call is over: its answer is complete, or nobody waits for it. The first reason holds.
