@@ -77,15 +77,15 @@
 //! | `tls` | `server::Tls` and, with `client`, `client::Tls` |
 //! | `webpki-roots`, `native-roots` | for `client::Tls`: the authorities that Mozilla trusts, compiled in; those of the system |
 //!
-//! In the signatures stand types of `http`, `http-body`, `bytes`, `tower-service`, `tower-layer`, `tokio` (its listeners) and `hyper`
-//! (its body of a request); with `client` also of `hyper-util` (its connector), with `axum` of axum, with `tls` of `rustls`,
+//! In the signatures stand types of `http`, `http-body`, `bytes`, `tower-service`, `tower-layer`, and `tokio`
+//! (its listeners); with `client` also of `hyper-util` (its connector), with `axum` of axum, with `tls` of `rustls`,
 //! which is exported here.
 //!
 //! # What is noticed, and what is not
 //!
 //! A client that closes its connection, resets it, or resets its stream is noticed while its handler runs, whatever of what
 //! it sent is unread: a body not read or dropped, a body cut short, a pipelined request, `Expect: 100-continue`. Two things
-//! see to it where hyper does not read: sockets are watched for the end of reading (Linux
+//! see to it where nobody reads: sockets are watched for the end of reading (Linux
 //! and Android), and up to [`Limits::read_ahead`](server::Limits::read_ahead) is read ahead of the handler.
 //! `cargo run --features tls --example disconnect_matrix` prints how each case fares, beside bare hyper.
 //!
@@ -110,7 +110,9 @@
 //! connections and requests; the drain is bounded; a panic is a 500 with its place in the log.
 //!
 //! *From hyper*: an HTTP/1.1 request that has not exactly one `Host`, or one that can be none, is answered with 400, a transfer
-//! coding other than chunked with 501, and the connection is closed. A handler is not begun for a stream that was reset before.
+//! coding other than chunked with 501, and the connection is closed. HTTP/2 is spoken without hyper, on the `h2` crate: a handler is not
+//! begun for a stream that was reset before, a `CONNECT` that announces a body is refused and its connection stays, and a tunnel whose client
+//! resets it fails and does not end.
 //!
 //! *From Go's `net/http`*: the context ends when the response body has been sent to its end, not when the handler
 //! function returns, since here the body may outlive it. Every end has a reason. Requests have a limit by default. The

@@ -1,17 +1,17 @@
-//! Noticing that a client leaves while hyper is not looking.
+//! Noticing that a client leaves while the engine is not looking.
 //!
-//! hyper meets the end of a connection only when it reads, and while it serves a request it does not read as long as a
+//! The engine meets the end of a connection only when it reads, and while it serves a request it does not read as long as a
 //! body is left unread or a pipelined request waits. Two things look in its place, each polled after it by the task of
 //! the connection:
 //!
 //! - the *watch* waits for the runtime to say that the client has closed its sending side or reset the connection,
 //!   whatever is unread (Linux and Android);
-//! - the *read-ahead* takes what hyper leaves in the socket, within a bound, and so meets an end that could not even be
+//! - the *read-ahead* takes what the engine leaves in the socket, within a bound, and so meets an end that could not even be
 //!   sent for lack of room, and is the way on systems without the watch.
 //!
 //! # Invariants
 //!
-//! 1. A request that is answered in its first poll pays nothing: neither looks before hyper has come back with a request
+//! 1. A request that is answered in its first poll pays nothing: neither looks before the engine has come back with a request
 //!    in flight. From then on both wait in the runtime's lists; no timer is set and no system call is made for it.
 //! 2. Only a little is read ahead at once. The rest waits for [`PATIENCE`], so that a handler which is about to read a
 //!    large body gets it from the socket, without a copy.
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_millis(2);
 /// How much is read ahead without patience.
 const AT_ONCE: usize = 16 * 1024;
 
-/// Looks after one connection in hyper's place.
+/// Looks after one connection in the engine's place.
 pub(super) struct Attendant {
     conn: Arc<Connection>,
     tap: Tap,
@@ -76,13 +76,13 @@ impl Attendant {
         }
     }
 
-    /// Polls hyper's future to its end, looking after it whenever it waits.
+    /// Polls the engine's future to its end, looking after it whenever it waits.
     pub(super) async fn attend<H: Future>(&mut self, http: Pin<&mut H>) -> H::Output {
         let mut http = http;
         poll_fn(|cx| self.poll(http.as_mut(), cx)).await
     }
 
-    /// Polls hyper's future until it has taken in what has come on an idle connection, or to its end.
+    /// Polls the engine's future until it has taken in what has come on an idle connection, or to its end.
     pub(super) async fn take_in<H: Future>(&mut self, http: Pin<&mut H>) -> Option<H::Output> {
         let mut http = http;
         poll_fn(|cx| {
@@ -122,7 +122,7 @@ impl Attendant {
 
     fn look(&mut self, cx: &mut TaskContext<'_>) {
         if !self.conn.is_busy() {
-            // hyper reads by itself between two requests.
+            // The engine reads by itself between two requests.
             self.patience = Patience::Unused;
             return;
         }

@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //!
-//! 1. A response has *ended* if all of it was handed to the connection, or if there was nothing to hand over. hyper does
-//!    not poll a body to its `None` for `HEAD`, 204, 304 or an exhausted `Content-Length`; that is an end as well.
+//! 1. A response has *ended* if all of it was handed to the connection, or if there was nothing to hand over. A body
+//!    is not polled to its `None` for `HEAD`, 204, 304 or an exhausted `Content-Length`; that is an end as well.
 //! 2. The drop of a response body finishes its exchange, always.
 //! 3. What has no body by its method or status is sent without one. On HTTP/1 the engine sees to that; on HTTP/2 it would
 //!    send what the service answered, which a client takes for an error of the protocol.
@@ -18,15 +18,14 @@ use bequest::{Canceled, DoneOwned, Reason};
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, Method, StatusCode, Version, header};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 
 use super::BoxError;
 use super::exchange::Exchange;
+use super::incoming::Incoming;
 use super::oversee::Overseer;
 use super::pace::Pace;
 use super::panic;
-use super::streams;
 use crate::wire::grpc::GrpcStatus;
 
 /// The body of a request, as handlers get it.
@@ -34,7 +33,7 @@ use crate::wire::grpc::GrpcStatus;
 /// When reading it shows that the client has left, the request's context ends with the reason before the error is
 /// handed out. The error of a request whose context has ended is that end, a [`Canceled`].
 ///
-/// `R` is the body that the request came with: hyper's, unless an accept loop of another makes another of it.
+/// `R` is the body that the request came with: this server's, unless an accept loop of another makes another of it.
 ///
 /// # Cancel safety
 ///
@@ -42,7 +41,8 @@ use crate::wire::grpc::GrpcStatus;
 #[derive(Debug)]
 pub struct RequestBody<R = Incoming> {
     incoming: R,
-    exchange: Held,
+    /// `None` if there is nothing to watch, as the request has no body.
+    exchange: Option<Held>,
     pace: Pace,
 }
 
@@ -132,32 +132,29 @@ enum AtShutdown {
 struct Held(Arc<Exchange>);
 
 impl<R> RequestBody<R> {
-    pub(super) fn new(incoming: R, exchange: Arc<Exchange>) -> RequestBody<R> {
+    pub(super) fn new(incoming: R, exchange: Option<Arc<Exchange>>) -> RequestBody<R> {
         RequestBody {
             incoming,
-            exchange: Held(exchange),
+            exchange: exchange.map(Held),
             pace: Pace::default(),
         }
     }
 }
 
-impl<R> RequestBody<R> {
-    /// Ends the context for this reason, and makes an error of that.
-    fn end_of(&self, reason: Reason) -> BoxError {
-        let exchange = &self.exchange.0;
-        exchange.tell(reason);
-        let end = exchange.context().err();
-        end.map_or_else(|| reason.to_string().into(), Into::into)
-    }
+/// Ends the context for this reason, and makes an error of that.
+fn end_of(exchange: &Exchange, reason: Reason) -> BoxError {
+    exchange.tell(reason);
+    let end = exchange.context().err();
+    end.map_or_else(|| reason.to_string().into(), Into::into)
 }
 
 impl<R: Body + 'static> RequestBody<R> {
     /// Whether what the engine hands out as the end is none: to a reset that says that there is no error it makes an end of
     /// the body, and a handler would keep half of what it was sent. Known of the engine's own body only: what somebody has made
     /// of it need not say when it has ended.
-    fn is_broken_off(&self) -> bool {
-        let is_engines = TypeId::of::<R>() == TypeId::of::<Incoming>();
-        is_engines && self.exchange.0.version() == Version::HTTP_2 && !self.incoming.is_end_stream()
+    fn is_broken_off(&self, exchange: &Exchange) -> bool {
+        let is_engines = TypeId::of::<R>() == TypeId::of::<hyper::body::Incoming>();
+        is_engines && exchange.version() == Version::HTTP_2 && !self.incoming.is_end_stream()
     }
 }
 
@@ -173,32 +170,35 @@ where
         cx: &mut TaskContext<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        let server = this.exchange.0.server();
-        let frame = match Pin::new(&mut this.incoming).poll_frame(cx) {
+        let polled = Pin::new(&mut this.incoming).poll_frame(cx);
+        let Some(Held(exchange)) = &this.exchange else {
+            return polled.map_err(Into::into);
+        };
+        let frame = match polled {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
-                ready!(this.pace.poll_idle(cx, &this.exchange.0));
-                return Poll::Ready(Some(Err(this.end_of(Reason::Limit("body idle")))));
+                ready!(this.pace.poll_idle(cx, exchange));
+                return Poll::Ready(Some(Err(end_of(exchange, Reason::Limit("body idle")))));
             }
         };
-        if frame.is_none() && this.is_broken_off() {
-            return Poll::Ready(Some(Err(this.end_of(Reason::StreamReset))));
+        if frame.is_none() && this.is_broken_off(exchange) {
+            return Poll::Ready(Some(Err(end_of(exchange, Reason::StreamReset))));
         }
         let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
         if let Some(bytes) = bytes {
-            if !this.pace.came(bytes.len(), server) {
-                return Poll::Ready(Some(Err(this.end_of(Reason::Limit("body rate")))));
+            if !this.pace.came(bytes.len(), exchange.server()) {
+                return Poll::Ready(Some(Err(end_of(exchange, Reason::Limit("body rate")))));
             }
         }
         Poll::Ready(frame.map(|frame| {
             frame.map_err(|error| {
                 let error = error.into();
-                if let Some(reason) = departure(&*error, &self.exchange.0) {
-                    self.exchange.0.tell(reason);
+                if let Some(reason) = departure(&*error, exchange) {
+                    exchange.tell(reason);
                 }
                 // What the engine makes of an end is the end's to say: from the engine's word for a reset, tonic would take
                 // a request that broke off for one that is complete.
-                self.exchange.0.context().err().map_or(error, Into::into)
+                exchange.context().err().map_or(error, Into::into)
             })
         }))
     }
@@ -399,7 +399,6 @@ impl Watch {
         if !self.complete && !self.is_open_ended {
             self.is_open_ended = true;
             self.exchange.conn().arm();
-            streams::waits(&self.exchange);
         }
     }
 
@@ -482,7 +481,7 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// One error for two: hyper, and the cause of the context.
+/// One error for two: the connection, and the cause of the context.
 #[derive(Debug)]
 struct Shared(Arc<dyn std::error::Error + Send + Sync>);
 

@@ -1,44 +1,32 @@
-//! What hyper calls: one request after the other of a connection, each on its way through its handler, or refused.
-//!
-//! # Invariants
-//!
-//! 1. A connection never has more handlers than its caps allow together, whatever its client resets; those aside that other
-//!    threads are dropping at that moment.
-//! 2. Who is refused is told that nothing was begun, and so may ask again.
+//! What hyper calls for HTTP/1: one request after the other of a connection, each on its way through its handler.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context as TaskContext, Poll};
 
 use bequest::Canceled;
 use http::{HeaderValue, Request, Response, header};
 use http_body::Body;
-use hyper::body::Incoming;
 
 use super::body::ResponseBody;
 use super::connection::Connection;
+use super::incoming::Incoming;
 use super::service::{App, Exchanging};
 
-/// What one connection gives to hyper.
+/// What a connection of HTTP/1 gives to hyper.
 pub(super) struct ConnectionService<S> {
     conn: Arc<Connection>,
     service: S,
 }
 
-/// One request of a connection: on its way through its handler, or refused.
-pub(super) struct Serving<B: Send + 'static>(Option<Exchanging<B>>);
+/// One request of a connection on its way through its handler.
+pub(super) struct Serving<B: Send + 'static>(Exchanging<B>);
 
-/// Why there is no answer. hyper closes the connection or resets the stream on it.
+/// Why there is no answer: there is nobody to give it to. The connection is closed or the stream reset on it.
 #[derive(Debug)]
-pub(super) enum Abandoned {
-    /// There is nobody to answer.
-    Ended(Canceled),
-    /// There are too many handlers. As hyper finds this error, the client is told that it may ask again.
-    Refused(h2::Error),
-}
+pub(super) struct Abandoned(pub(super) Canceled);
 
 impl<S> ConnectionService<S> {
     pub(super) fn new(conn: Arc<Connection>, service: S) -> ConnectionService<S> {
@@ -46,20 +34,16 @@ impl<S> ConnectionService<S> {
     }
 }
 
-impl<S: App> hyper::service::Service<Request<Incoming>> for ConnectionService<S> {
+impl<S: App> hyper::service::Service<Request<hyper::body::Incoming>> for ConnectionService<S> {
     type Response = Response<ResponseBody<S::Body>>;
     type Error = Abandoned;
     type Future = Serving<S::Body>;
 
-    fn call(&self, request: Request<Incoming>) -> Serving<S::Body> {
-        if self.conn.is_full() {
-            let refused = &self.conn.server().tally.refused_streams;
-            refused.fetch_add(1, Relaxed);
-            return Serving(None);
-        }
+    fn call(&self, request: Request<hyper::body::Incoming>) -> Serving<S::Body> {
         self.conn.glance();
-        let service = self.service.clone();
-        Serving(Some(Exchanging::begin(&self.conn, service, request, true)))
+        let (head, body) = request.into_parts();
+        let request = Incoming::of_http1(body).under(head);
+        Serving(Exchanging::begin(&self.conn, self.service.clone(), request))
     }
 }
 
@@ -70,25 +54,20 @@ where
     type Output = Result<Response<ResponseBody<B>>, Abandoned>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            Some(exchanging) => {
-                // Changed where it is, as it is large.
-                let mut answer = Pin::new(exchanging).poll(cx);
-                if let Poll::Ready(Ok(response)) = &mut answer {
-                    say_goodbye(response);
-                }
-                answer
-            }
-            None => Poll::Ready(Err(Abandoned::Refused(h2::Reason::REFUSED_STREAM.into()))),
+        // Changed where it is, as it is large.
+        let mut answer = Pin::new(&mut self.0).poll(cx);
+        if let Poll::Ready(Ok(response)) = &mut answer {
+            say_goodbye(response);
         }
+        answer
     }
 }
 
-/// HTTP/1 has no goodbye but that of an answer: a client that hears it sends its next request elsewhere, and not into a
+/// There is no other goodbye on HTTP/1: a client that hears it sends its next request elsewhere, and not into a
 /// connection that is being closed.
 fn say_goodbye<B>(response: &mut Response<ResponseBody<B>>) {
     let conn = response.body().exchange().conn();
-    if !conn.is_http2() && conn.server().draining.is_done() && !conn.switches() {
+    if conn.server().draining.is_done() && !conn.switches() {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
     }
@@ -96,18 +75,12 @@ fn say_goodbye<B>(response: &mut Response<ResponseBody<B>>) {
 
 impl fmt::Display for Abandoned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Abandoned::Ended(end) => write!(f, "request abandoned: {end}"),
-            Abandoned::Refused(_) => f.write_str("request refused: too many handlers"),
-        }
+        write!(f, "request abandoned: {}", self.0)
     }
 }
 
 impl std::error::Error for Abandoned {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Abandoned::Ended(end) => Some(end),
-            Abandoned::Refused(error) => Some(error),
-        }
+        Some(&self.0)
     }
 }

@@ -1,6 +1,6 @@
 //! What becomes of a handler when its client leaves: told, then grace, then dropped.
 //!
-//! hyper drops a handler's future the moment it sees that nobody can be answered, at whatever await it stands. This module
+//! A connection drops a handler's future the moment it sees that nobody can be answered, at whatever await it stands. This module
 //! lets the handler hear of it first. While the client is there a handler is polled inside its connection, at no cost; only
 //! if that poll ends early does it *linger*: it moves to a task of its own for a bounded time. A client of HTTP/1 that has
 //! closed its sending side may still wait for the answer, so its handler spends its grace inside the connection.

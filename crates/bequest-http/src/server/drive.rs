@@ -1,4 +1,4 @@
-//! Driving hyper's future for one connection: to its end, to a limit, or through the drain.
+//! Driving the engine of one connection: to its end, to a limit, or through the drain.
 //!
 //! # Invariants
 //!
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::HttpService;
 use hyper_util::rt::TokioIo;
 
@@ -21,13 +21,12 @@ use super::attend::Attendant;
 use super::bell::{Either, beside};
 use super::connection::{Connection, FRESH};
 use super::silence;
-use super::streams::Streams;
 use super::wire::Wire;
 
-/// Why hyper's future is not polled any more.
+/// Why an engine is not polled any more.
 pub(super) enum Over {
     /// It finished by itself.
-    Finished(hyper::Result<()>),
+    Finished(Result<(), BoxError>),
     /// A limit passed.
     Limit(&'static str),
     /// The client takes nothing more, or has closed what can not be half-closed.
@@ -37,13 +36,15 @@ pub(super) enum Over {
 /// The limit on streams that are reset.
 pub(super) const RESETS: &str = "resets";
 
-/// hyper's future of a connection, of either protocol.
-pub(super) trait Engine: Future<Output = hyper::Result<()>> {
+/// What speaks the protocol of a connection.
+pub(super) trait Engine: Future<Output = Result<(), Self::Error>> {
+    type Error: Into<BoxError>;
+
     /// Lets it take no further requests, and end once those in flight are answered.
     fn close(self: Pin<&mut Self>);
 }
 
-/// Polls hyper's future to its end, to a limit, or through the drain.
+/// Polls an engine to its end, to a limit, or through the drain.
 pub(super) async fn drive<H: Engine>(
     conn: &Connection,
     mut http: Pin<&mut H>,
@@ -59,7 +60,7 @@ pub(super) async fn drive<H: Engine>(
         }
     };
     let over = match beside(attendant.attend(http.as_mut()), sides).await {
-        Either::Main(result) => Some(Over::Finished(result)),
+        Either::Main(result) => Some(Over::finished(result)),
         Either::Side(over) => over,
     };
     if let Some(
@@ -76,7 +77,7 @@ pub(super) async fn drive<H: Engine>(
         // hyper would close an idle connection without a look at what has come on it.
         let taken = attendant.take_in(http.as_mut());
         if let Ok(Some(result)) = conn.server().clock.timeout(FRESH, taken).await {
-            return Over::Finished(result);
+            return Over::finished(result);
         }
     }
     http.as_mut().close();
@@ -92,10 +93,16 @@ pub(super) async fn drive<H: Engine>(
         }
     };
     let last = match beside(attendant.attend(http.as_mut()), sides).await {
-        Either::Main(result) => Over::Finished(result),
+        Either::Main(result) => Over::finished(result),
         Either::Side(over) => over,
     };
     over.unwrap_or(last)
+}
+
+impl Over {
+    fn finished<E: Into<BoxError>>(result: Result<(), E>) -> Over {
+        Over::Finished(result.map_err(Into::into))
+    }
 }
 
 /// Why nothing can be answered any more, or is to be.
@@ -106,7 +113,7 @@ fn departed(conn: &Connection) -> Over {
     }
 }
 
-/// Lets the client of HTTP/1 ask once more; what it is answered says goodbye, and hyper closes behind that. `None`: it has asked
+/// Lets the client of HTTP/1 ask once more; what it is answered says goodbye, and the engine closes behind that. `None`: it has asked
 /// for nothing.
 async fn ask_once_more<H: Engine>(
     conn: &Connection,
@@ -126,7 +133,7 @@ async fn ask_once_more<H: Engine>(
         }
     };
     match beside(attendant.attend(http), sides).await {
-        Either::Main(result) => Some(Over::Finished(result)),
+        Either::Main(result) => Some(Over::finished(result)),
         Either::Side(Over::Limit("idle")) => None,
         Either::Side(over) => Some(over),
     }
@@ -166,20 +173,8 @@ where
     B: Body + 'static,
     B::Error: Into<BoxError>,
 {
-    fn close(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
+    type Error = hyper::Error;
 
-impl<S, B> Engine for http2::Connection<TokioIo<Wire>, S, Streams>
-where
-    S: HttpService<Incoming, ResBody = B>,
-    S::Future: Send + 'static,
-    S::Error: Into<BoxError>,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
     fn close(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }

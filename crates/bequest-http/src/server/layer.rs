@@ -30,7 +30,7 @@ use super::BoxError;
 use super::body::{RequestBody, ResponseBody};
 use super::connection::{Connection, Driven};
 use super::observe::{ConnInfo, client_closed_request};
-use super::service::{App, Exchanging};
+use super::service::{App, Come, Exchanging};
 use super::shared::Shared;
 use super::shutdown::{Stages, Summary};
 use super::silence;
@@ -184,7 +184,7 @@ impl Layers {
     /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
     /// use tower_layer::Layer;
     ///
-    /// let hello = service_fn(|request: http::Request<RequestBody>| async move {
+    /// let hello = service_fn(|request: http::Request<RequestBody<_>>| async move {
     ///     let ctx = request.extensions().get::<Context>().expect("the layer made one");
     ///     http::Response::new(format!("{} s left", ctx.remaining().unwrap().as_secs()))
     /// });
@@ -333,7 +333,14 @@ fn begin<S: App<R>, R>(
     request: Request<R>,
     checks_form: bool,
 ) -> Exchanging<S::Body> {
-    Exchanging::begin(conn, service, request, checks_form)
+    let (head, body) = request.into_parts();
+    let request = Come {
+        head,
+        body,
+        has_body: true,
+        checks_form,
+    };
+    Exchanging::begin(conn, service, request)
 }
 
 impl<B> Future for Answer<B>

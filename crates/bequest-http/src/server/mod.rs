@@ -1,6 +1,6 @@
 //! The server: an accept loop whose contexts know when their client has left.
 //!
-//! Here live the loop, the connections, the requests, their limits and their end. The protocols themselves are hyper's;
+//! Here live the loop, the connections, the requests, their limits and their end. HTTP/1 itself is hyper's, the frames of HTTP/2 are `h2`'s;
 //! routing is whatever [`tower_service::Service`] it is given.
 //!
 //! # The contexts
@@ -45,7 +45,9 @@ mod drive;
 mod exchange;
 mod form;
 mod frames;
+mod http2;
 mod inbound;
+mod incoming;
 #[cfg(feature = "axum-serve")]
 mod introduced;
 mod layer;
@@ -65,7 +67,6 @@ mod shutdown;
 mod silence;
 mod socket;
 mod statistics;
-mod streams;
 #[cfg(feature = "tls")]
 mod tls;
 mod transport;
@@ -80,6 +81,7 @@ pub(crate) use disconnect::{ExchangeHandle, Handler};
 
 pub use disconnect::{Disconnect, DisconnectLayer, DisconnectService};
 pub use inbound::{CallerDeadline, Inbound, Refusal, Trusted, Unreadable};
+pub use incoming::Incoming;
 #[cfg(feature = "axum-serve")]
 pub use introduced::{IntoAxum, IntoAxumFuture, Introduced};
 pub use layer::{Answer, ContextLayer, ContextService, Layers};

@@ -6,7 +6,7 @@
 //! 2. The handler is told before anything else happens to it: its context ends first, and only then may it be dropped,
 //!    moved or answered for.
 //! 3. A handler is not begun for a client that has left, or reset its stream, already, unless the server detaches its handlers.
-//! 4. What hyper drops is never lost: [`Exchanging`]'s drop hands an unfinished handler to `disconnect`.
+//! 4. What a connection drops is never lost: [`Exchanging`]'s drop hands an unfinished handler to `disconnect`.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,9 +15,9 @@ use std::task::{Context as TaskContext, Poll};
 
 use bequest::Reason;
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
-use hyper::body::Incoming;
 use tower_service::Service;
 
 use super::BoxError;
@@ -28,11 +28,11 @@ use super::connection::Connection;
 use super::disconnect::{Disconnect, ExchangeHandle, Handler, discard, forget, linger};
 use super::exchange::Exchange;
 use super::inbound::Refusal;
+use super::incoming::Incoming;
 use super::observe::WhyStandIn;
 use super::oversee::{Overseer, Verdict};
 use super::panic;
 use super::peer::Peer;
-use super::streams;
 use crate::wire::grpc::{self, GrpcStatus};
 
 /// A service as this crate calls it: once for each request, owned, its answer boxed. Every fitting tower service is one.
@@ -62,14 +62,22 @@ where
     }
 }
 
+/// A request as it has come from its connection.
+pub(super) struct Come<R> {
+    pub(super) head: Parts,
+    pub(super) body: R,
+    /// Whether the body may be one that has to be waited for.
+    pub(super) has_body: bool,
+    /// Whether it is refused if it could be read in two ways.
+    pub(super) checks_form: bool,
+}
+
 /// One handler being polled by its connection.
 pub(super) struct Exchanging<B: Send + 'static> {
     /// `None` once it has finished or was handed on, or if the request is refused.
     handler: Option<Handler<Result<Response<B>, BoxError>>>,
     /// Whether the handler was polled at all.
     begun: bool,
-    /// Whether hyper was given the time to look whether the stream has been reset already.
-    looked: bool,
     /// `None` once the response's body has it.
     exchange: Option<Arc<Exchange>>,
     /// Waits for the context's end and the time after it. Made when the handler first has to wait.
@@ -77,24 +85,17 @@ pub(super) struct Exchanging<B: Send + 'static> {
 }
 
 impl<B: Send + 'static> Exchanging<B> {
-    /// Begins the exchange of a request: makes its context, and hands it to the service. `checks_form`: unless it could be
-    /// read in two ways.
-    pub(super) fn begin<S, R>(
-        conn: &Arc<Connection>,
-        service: S,
-        request: Request<R>,
-        checks_form: bool,
-    ) -> Exchanging<B>
+    /// Begins the exchange of a request: makes its context, and hands it to the service.
+    pub(super) fn begin<S, R>(conn: &Arc<Connection>, service: S, request: Come<R>) -> Exchanging<B>
     where
         S: App<R, Body = B>,
     {
-        let (mut parts, incoming) = request.into_parts();
-        let exchange = Exchange::begin(conn, &parts, checks_form);
+        let Come { mut head, body, .. } = request;
+        let exchange = Exchange::begin(conn, &head, request.checks_form);
         if exchange.refusal().is_some() {
             return Exchanging {
                 handler: None,
                 begun: false,
-                looked: false,
                 exchange: Some(exchange),
                 overseer: None,
             };
@@ -104,24 +105,24 @@ impl<B: Send + 'static> Exchanging<B> {
         if let Disconnect::Detach(_) = mode {
             context = exchange.set_disconnect(mode, &context).unwrap_or(context);
         }
-        parts.extensions.insert(context);
+        head.extensions.insert(context);
         if !conn.is_unknown() {
-            parts.extensions.insert(Peer {
+            head.extensions.insert(Peer {
                 presence: conn.peer().clone(),
                 exchange: ExchangeHandle(Arc::downgrade(&exchange)),
             });
         } else {
-            parts.extensions.insert(ExchangeHandle(Arc::downgrade(&exchange)));
+            head.extensions.insert(ExchangeHandle(Arc::downgrade(&exchange)));
         }
-        if !conn.is_elsewhere() && parts.extensions.get::<hyper::upgrade::OnUpgrade>().is_some() {
-            parts.extensions.insert(conn.offer_upgrade());
+        if !conn.is_elsewhere() && head.extensions.get::<hyper::upgrade::OnUpgrade>().is_some() {
+            head.extensions.insert(conn.offer_upgrade());
         }
-        let request = Request::from_parts(parts, RequestBody::new(incoming, exchange.clone()));
+        let watched = request.has_body.then(|| exchange.clone());
+        let request = Request::from_parts(head, RequestBody::new(body, watched));
         let handler = service.handle(request);
         Exchanging {
             handler: Some(handler),
             begun: false,
-            looked: false,
             exchange: Some(exchange),
             overseer: None,
         }
@@ -139,13 +140,7 @@ where
         if !this.begun {
             if let Some(end) = this.exchange().is_too_late() {
                 this.exchange().finish(end.reason());
-                return Poll::Ready(Err(Abandoned::Ended(end)));
-            }
-            if !this.looked && this.exchange().conn().resets() {
-                // hyper looks for a reset only behind a handler that waits, and drops this if there was one.
-                this.looked = true;
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+                return Poll::Ready(Err(Abandoned(end)));
             }
             this.begun = true;
             if let Some(refusal) = this.exchange().refusal() {
@@ -171,7 +166,6 @@ where
         let exchange = this.exchange.as_ref().expect("it has not answered");
         let overseer = this.overseer.get_or_insert_with(|| {
             exchange.conn().arm();
-            streams::waits(exchange);
             Overseer::of(exchange)
         });
         let verdict = std::task::ready!(overseer.poll(exchange, cx));
@@ -227,7 +221,7 @@ where
                 self.exchange().finish(end.reason());
                 discard(handler, self.exchange(), why);
             }
-            return Err(Abandoned::Ended(end));
+            return Err(Abandoned(end));
         }
         let answer = match end.is_timeout() {
             _ if matches!(end.reason(), Reason::Limit("body idle" | "body rate")) => {

@@ -1,19 +1,20 @@
-//! The socket as hyper reads it: which protocol it speaks, whether the client is still there, and how far it has come.
+//! The socket as the engine of a protocol reads it, hyper's or our own: which protocol it speaks, whether the client is still
+//! there, and how far it has come.
 //!
 //! Both protocols are served on one port. A client of HTTP/2 opens with a fixed preface; whatever differs from it, even
-//! in its second byte, is HTTP/1. The bytes read to find out are read again by hyper.
+//! in its second byte, is HTTP/1. The bytes read to find out are read again by the engine.
 //!
-//! The same store of bytes lets the server *read ahead*. hyper does not read while a body is left unread or a pipelined
+//! The same store of bytes lets the server *read ahead*. The engine does not read while a body is left unread or a pipelined
 //! request waits, and then neither meets the end of the connection. The [`Tap`] reads in its place, within a bound, so
-//! that an end behind those bytes is met all the same; hyper gets the bytes when it asks for them.
+//! that an end behind those bytes is met all the same; the engine gets the bytes when it asks for them.
 //!
-//! What HTTP/2 writes is *gathered* while hyper is polled and sent after it: several answers of one connection are one
+//! What HTTP/2 writes is *gathered* while the engine is polled and sent after it: several answers of one connection are one
 //! system call, and an answer can be given in the poll that has read its request.
 //!
 //! # Invariants
 //!
-//! 1. Bytes reach hyper once, in order, and the end or failure of the connection after all of them.
-//! 2. The tap reads only while hyper does not wait for bytes itself, and never holds more than its bound.
+//! 1. Bytes reach the engine once, in order, and the end or failure of the connection after all of them.
+//! 2. The tap reads only while the engine does not wait for bytes itself, and never holds more than its bound.
 //! 3. The lock is held for one operation of the socket and never while anybody is told of what came of it.
 //! 4. What was gathered is on its way to the socket before anything that is written later, before the end of writing, and
 //!    before the task of the connection goes to sleep. It is never more than [`GATHERED`].
@@ -67,11 +68,11 @@ pub(super) struct Wire {
 #[derive(Debug)]
 struct Shared {
     inner: Mutex<Inner>,
-    /// Whether hyper waits for bytes, or is to, as of the present poll. Written and read by the connection's task.
+    /// Whether the engine waits for bytes, or is to, as of the present poll. Written and read by the connection's task.
     awaited: AtomicBool,
 }
 
-/// Reads ahead of hyper on the same socket.
+/// Reads ahead of the engine on the same socket.
 #[derive(Debug)]
 pub(super) struct Tap {
     inner: Arc<Shared>,
@@ -84,24 +85,24 @@ pub(super) struct Tap {
 #[derive(Debug)]
 struct Inner {
     transport: Transport,
-    /// Read already, to be handed to hyper.
+    /// Read already, to be handed to the engine.
     store: BytesMut,
     /// What of `store` counts against the server's bound.
     held: Option<Held>,
-    /// How reading ended. hyper hears of it once `store` is empty.
+    /// How reading ended. The engine hears of it once `store` is empty.
     end: Option<Result<(), io::ErrorKind>>,
     /// Of HTTP/2 only.
     framing: Option<Framing>,
     /// What is gathered, if anything is.
     gathered: BytesMut,
-    /// Why what was gathered could not be written. hyper hears of it with its next write.
+    /// Why what was gathered could not be written. The engine hears of it with its next write.
     broken: Option<io::ErrorKind>,
 }
 
 /// How a step of reading ahead ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ahead {
-    /// All there is has been read, or hyper reads itself.
+    /// All there is has been read, or the engine reads itself.
     Waiting,
     /// The bound is reached.
     Full,
@@ -234,7 +235,7 @@ impl Inner {
         Poll::Ready(Ok(()))
     }
 
-    /// Fills the store with what is for hyper, while an answer is awaited that is not. Ready if there is something, if reading
+    /// Fills the store with what is for the engine, while an answer is awaited that is not. Ready if there is something, if reading
     /// has ended, or if the answer is here.
     fn poll_sieved(&mut self, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
         while self.store.is_empty() && self.awaits_answer() {
@@ -252,7 +253,7 @@ impl Inner {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes in what has come, to be handed to hyper; nothing: reading has ended.
+    /// Takes in what has come, to be handed to the engine; nothing: reading has ended.
     fn take_in(&mut self, bytes: &[u8]) {
         match &mut self.framing {
             Some(framing) => framing.take_in(bytes, &mut self.store),
@@ -274,7 +275,7 @@ impl Inner {
         question.is_some()
     }
 
-    /// Takes note of what hyper has written: the first `size` bytes of `bufs`.
+    /// Takes note of what the engine has written: the first `size` bytes of `bufs`.
     fn wrote(&mut self, bufs: &[io::IoSlice<'_>], mut size: usize) {
         let Some(framing) = &mut self.framing else { return };
         for buf in bufs {
@@ -313,12 +314,12 @@ impl Inner {
 }
 
 impl Tap {
-    /// To be called before hyper is polled: whether it waits for bytes will show.
+    /// To be called before the engine is polled: whether it waits for bytes will show.
     pub(super) fn begin_poll(&self) {
         self.inner.awaited.store(false, Relaxed);
     }
 
-    /// Sends what hyper has written in its poll. To be called after that.
+    /// Sends what the engine has written in its poll. To be called after that.
     pub(super) fn send_gathered(&self, cx: &mut TaskContext<'_>) {
         if !self.gathers {
             return;
@@ -343,7 +344,7 @@ impl Tap {
     }
 
     /// Sends a client away that resets too many streams: says so behind all else that was written, and writes nothing more. To be
-    /// called once hyper is gone. Waits for as long as the client does not take it.
+    /// called once the engine is gone. Waits for as long as the client does not take it.
     pub(super) async fn send_away(&self) {
         {
             let mut inner = lock(&self.inner.inner);
@@ -465,7 +466,7 @@ impl AsyncRead for Wire {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.gathers && self.inner.awaited.load(Relaxed) {
-            // hyper has found nothing in this poll, or is given no more in it, and is woken when there is something.
+            // The engine has found nothing in this poll, or is given no more in it, and is woken when there is something.
             return Poll::Pending;
         }
         let before = buf.filled().len();

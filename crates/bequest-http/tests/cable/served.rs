@@ -110,10 +110,13 @@ impl Observer for Closes {
     }
 }
 
-pub(crate) async fn handle(
-    mut request: Request<RequestBody>,
+pub(crate) async fn handle<R>(
+    mut request: Request<RequestBody<R>>,
     tell: mpsc::UnboundedSender<Arrival>,
-) -> Response<Body> {
+) -> Response<Body>
+where
+    R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+{
     let alive = Arc::new(());
     let (answer, answered) = oneshot::channel();
     let (pieces, mut rest) = mpsc::channel(1);

@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tower_layer::Layer;
 
 use super::common::{
-    Http1, Http2, RawHttp2, Recorded, TestClock, full, guard, header_block, probe, recorder,
+    Http1, Http2, RawHttp2, Recorded, TestClock, full, guard, header_block, probe_of, recorder,
 };
 
 const STEP: Duration = Duration::from_millis(500);
@@ -477,7 +477,7 @@ async fn the_end_drains_then_tells_then_drops() {
 
 #[tokio::test]
 async fn the_second_handle_keeps_no_connection_open() {
-    let (service, mut arrivals) = probe();
+    let (service, mut arrivals) = probe_of();
     let process = Context::background().with_cancel();
     let (observer, mut events) = recorder();
     let layers = Server::builder().observer(observer).layers(&process);
@@ -525,7 +525,7 @@ async fn an_introduced_connection_has_its_own_context() {
     let layers = Server::builder()
         .conn_context(|ctx, conn: &ConnInfo| ctx.with_value(&NUMBER, conn.id()))
         .layers(&Context::background());
-    let (service, mut arrivals) = probe();
+    let (service, mut arrivals) = probe_of();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     for number in 1..=2 {
         let mut client = Http1::connect(listener.local_addr().expect("an address")).await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bequest::{CancelScope, Reason};
 use bytes::BytesMut;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 
 use super::Connection;
@@ -17,10 +17,10 @@ use crate::server::attend::Attendant;
 use crate::server::bell::beside;
 use crate::server::calls::ConnectionService;
 use crate::server::drive::{Over, RESETS, drive};
+use crate::server::http2::Http2;
 use crate::server::peer::PeerState;
 use crate::server::service::App;
 use crate::server::socket::Lookout;
-use crate::server::streams::Streams;
 use crate::server::transport::Transport;
 use crate::server::wire::{self, Protocol, Tap, Wire};
 use crate::server::{silence, upgrade};
@@ -34,10 +34,6 @@ const LAST_WORD: &str = "last word";
 
 /// The largest header of HTTP/1, and when its engine stops to ask for more of what a client sends.
 const HTTP1_BUFFER: usize = 64 * 1024;
-
-/// How many streams may be reset that the engine of HTTP/2 holds and has not handed out: more than there can be, as it holds no
-/// more than the client may have at once and what one read opens and resets. How many there may be altogether is judged here.
-const HELD_RESETS: usize = 1024;
 
 /// Reports the close on every way out.
 struct Closing(Arc<Connection>);
@@ -65,7 +61,6 @@ impl Connection {
         let lookout = self.server.watch.then(|| outlook.clone());
         let wire = Wire::new(transport, store, protocol, self.clone());
         let attendant = Attendant::new(self.clone(), wire.tap(), outlook.clone());
-        let service = ConnectionService::new(self.clone(), service);
         match protocol {
             Protocol::Http1 => {
                 if let Some(lookout) = lookout {
@@ -76,6 +71,7 @@ impl Connection {
                 builder.half_close(true);
                 builder.header_read_timeout(None);
                 builder.max_buf_size(HTTP1_BUFFER).max_header_size(HTTP1_BUFFER);
+                let service = ConnectionService::new(self.clone(), service);
                 let http = builder.serve_connection(TokioIo::new(wire), service);
                 let mut http = Box::pin(http.with_upgrades());
                 let over = drive(self, http.as_mut(), attendant).await;
@@ -87,12 +83,8 @@ impl Connection {
             }
             Protocol::Http2 => {
                 self.is_http2.store(true, Relaxed);
-                let mut builder = http2::Builder::new(Streams::new(self.clone()));
-                let streams = self.server.limits.streams;
-                builder.max_concurrent_streams(streams);
-                builder.max_pending_accept_reset_streams(HELD_RESETS.saturating_add(streams as usize));
                 let tap = wire.tap();
-                let mut http = Box::pin(builder.serve_connection(TokioIo::new(wire), service));
+                let mut http = Box::pin(Http2::new(self.clone(), service, wire));
                 let over = drive(self, http.as_mut(), attendant).await;
                 self.end(over);
                 drop(http);

@@ -25,7 +25,6 @@ use super::resets::Resets;
 use super::shared::Shared;
 use super::socket::Lookout;
 use super::statistics::{Gauge, Raised};
-use super::streams::{self, FirstPolls};
 use super::turn::Answers;
 use super::upgrade::{Offers, Upgrade};
 use crate::heard::Heard;
@@ -60,8 +59,6 @@ pub(super) struct Connection {
     resets: Resets,
     /// Whether these have become too many. Written by whoever ends such a request.
     is_flooded: AtomicBool,
-    /// Of its streams. HTTP/2 only.
-    first_polls: FirstPolls,
     /// Of its streams that are tasks. HTTP/2 only.
     answers: Answers,
     /// The owner of the context of a protocol that the client asks to change to.
@@ -122,7 +119,6 @@ impl Connection {
             has_reset: AtomicBool::new(false),
             resets: Resets::default(),
             is_flooded: AtomicBool::new(false),
-            first_polls: FirstPolls::default(),
             answers: Answers::default(),
             upgrades: Offers::default(),
             switches: AtomicBool::new(false),
@@ -170,10 +166,6 @@ impl Connection {
 
     pub(super) fn answers(&self) -> &Answers {
         &self.answers
-    }
-
-    pub(super) fn first_polls(&self) -> &FirstPolls {
-        &self.first_polls
     }
 
     /// A request's header is complete. Answers since when it was being sent, as far as that is known: on HTTP/2 a header
@@ -280,11 +272,8 @@ impl Connection {
     }
 
     /// An answer has been given: takes note if it changes the protocol.
-    pub(super) fn answers_upgrade(self: &Arc<Connection>, method: &Method, status: StatusCode) {
+    pub(super) fn answers_upgrade(&self, method: &Method, status: StatusCode) {
         let connects = *method == Method::CONNECT && status.is_success();
-        if connects && self.is_http2() && !self.is_elsewhere() {
-            streams::becomes_tunnel(self);
-        }
         if status == StatusCode::SWITCHING_PROTOCOLS || connects {
             self.switches.store(true, Relaxed);
         }

@@ -9,6 +9,8 @@ mod server;
 pub(crate) use clock::TestClock;
 pub(crate) use http1::Http1;
 pub(crate) use http2::{Frame, Http2, RawHttp2, Stream, header_block, http2_bytes};
+#[cfg(feature = "axum-serve")]
+pub(crate) use probe::probe_of;
 pub(crate) use probe::{Arrival, Arrivals, Probe, TestBody, full, probe};
 pub(crate) use server::{Event, TestServer};
 #[cfg(feature = "axum-serve")]

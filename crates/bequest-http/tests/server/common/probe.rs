@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use bequest::Context;
-use bequest_http::server::{BoxError, ConnInfo, Peer, RequestBody, ServiceFn, service_fn};
+use bequest_http::server::{BoxError, ConnInfo, Incoming, Peer, RequestBody, ServiceFn, service_fn};
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::BodyExt;
@@ -29,14 +29,19 @@ pub(crate) struct Arrivals(mpsc::UnboundedReceiver<Arrival>);
 
 /// A service whose requests arrive at the test.
 pub(crate) fn probe() -> (impl Probe, Arrivals) {
+    probe_of()
+}
+
+/// One whose requests come with bodies of hyper's, or whosever accept loop it is.
+pub(crate) fn probe_of<R: Send + 'static>() -> (impl Probe<R>, Arrivals) {
     let (tell, told) = mpsc::unbounded_channel();
     (prober(tell), Arrivals(told))
 }
 
 /// What a probe is, for signatures.
-pub(crate) trait Probe:
+pub(crate) trait Probe<R = Incoming>:
     tower_service::Service<
-        Request<RequestBody>,
+        Request<RequestBody<R>>,
         Response = Response<TestBody>,
         Error = std::convert::Infallible,
         Future: Send + 'static,
@@ -47,9 +52,9 @@ pub(crate) trait Probe:
 {
 }
 
-impl<T> Probe for T where
+impl<T, R> Probe<R> for T where
     T: tower_service::Service<
-            Request<RequestBody>,
+            Request<RequestBody<R>>,
             Response = Response<TestBody>,
             Error = std::convert::Infallible,
             Future: Send + 'static,
@@ -60,8 +65,8 @@ impl<T> Probe for T where
 {
 }
 
-fn prober(tell: mpsc::UnboundedSender<Arrival>) -> impl Probe {
-    let function = move |request: Request<RequestBody>| {
+fn prober<R: Send + 'static>(tell: mpsc::UnboundedSender<Arrival>) -> impl Probe<R> {
+    let function = move |request: Request<RequestBody<R>>| {
         let tell = tell.clone();
         let handler: std::pin::Pin<Box<dyn Future<Output = Response<TestBody>> + Send>> =
             Box::pin(async move {

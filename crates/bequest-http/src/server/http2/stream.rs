@@ -1,0 +1,167 @@
+//! One stream: its handler, then the body of its answer.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll, ready};
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use http::Response;
+use http_body::Body;
+use pin_project_lite::pin_project;
+
+use super::super::BoxError;
+use super::super::body::ResponseBody;
+use super::super::exchange::Exchange;
+use super::super::service::Exchanging;
+use super::head;
+use super::pipe::{self, Pipe};
+use super::tunnel::Offer;
+
+pin_project! {
+    /// One stream. Ready when nothing is to be done for it any more; its drop before that resets it.
+    pub(super) struct Stream<B>
+    where
+        B: Send,
+        B: 'static,
+    {
+        respond: SendResponse<Bytes>,
+        #[pin]
+        stage: Stage<B>,
+    }
+}
+
+pin_project! {
+    #[project = StageProj]
+    #[project_ref = StageRef]
+    enum Stage<B>
+    where
+        B: Send,
+        B: 'static,
+    {
+        Handler {
+            exchanging: Exchanging<B>,
+            // If the request asks for a tunnel.
+            tunnel: Option<Offer>,
+            has_begun: bool,
+        },
+        Body {
+            #[pin]
+            pipe: Pipe<ResponseBody<B>>,
+        },
+    }
+}
+
+impl<B: Send + 'static> Stream<B> {
+    pub(super) fn new(
+        exchanging: Exchanging<B>,
+        respond: SendResponse<Bytes>,
+        tunnel: Option<Offer>,
+    ) -> Stream<B> {
+        Stream {
+            respond,
+            stage: Stage::Handler {
+                exchanging,
+                tunnel,
+                has_begun: false,
+            },
+        }
+    }
+
+    /// Whether the client has reset it, or its connection has failed. If not, the task is woken by that.
+    pub(super) fn is_reset(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> bool {
+        self.project().respond.poll_reset(cx).is_ready()
+    }
+
+    /// The exchange whose answer is being sent, if it has come so far.
+    pub(super) fn answering(&self) -> Option<&Exchange>
+    where
+        B: Body,
+    {
+        match &self.stage {
+            Stage::Handler { .. } => None,
+            Stage::Body { pipe } => Some(pipe.body().exchange()),
+        }
+    }
+}
+
+impl<B> Future for Stream<B>
+where
+    B: Body<Error: Into<BoxError>> + Send + 'static,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let mut this = self.project();
+        if let StageProj::Handler {
+            exchanging,
+            tunnel,
+            has_begun,
+        } = this.stage.as_mut().project()
+        {
+            if !std::mem::replace(has_begun, true) && exchanging.exchange().conn().resets() {
+                // Nothing is begun for a stream that was reset.
+                if this.respond.poll_reset(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+            }
+            let Poll::Ready(answer) = Pin::new(exchanging).poll(cx) else {
+                return this.respond.poll_reset(cx).map(drop);
+            };
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(abandoned) => {
+                    this.respond.send_reset(pipe::reset_for(&abandoned));
+                    return Poll::Ready(());
+                }
+            };
+            let tunnel = tunnel.take();
+            let Some(pipe) = respond(this.respond, answer, tunnel) else {
+                return Poll::Ready(());
+            };
+            this.stage.set(Stage::Body { pipe });
+        }
+        match this.stage.project() {
+            StageProj::Body { pipe } => {
+                ready!(pipe.poll(cx));
+                Poll::Ready(())
+            }
+            StageProj::Handler { .. } => unreachable!("it has answered"),
+        }
+    }
+}
+
+/// Sends the head of an answer. The body, if there is one, is left to send.
+fn respond<B>(
+    respond: &mut SendResponse<Bytes>,
+    answer: Response<ResponseBody<B>>,
+    tunnel: Option<Offer>,
+) -> Option<Pipe<ResponseBody<B>>>
+where
+    B: Body<Error: Into<BoxError>> + Send + 'static,
+{
+    let (mut parts, body) = answer.into_parts();
+    head::make_fit(&mut parts.headers);
+    if let Some(tunnel) = tunnel.filter(|_| parts.status.is_success()) {
+        // What a tunnel carries has no length (RFC 9110, 9.3.6).
+        parts.headers.remove(http::header::CONTENT_LENGTH);
+        match respond.send_response(Response::from_parts(parts, ()), false) {
+            Ok(stream) => tunnel.open(stream),
+            Err(_) => respond.send_reset(h2::Reason::INTERNAL_ERROR),
+        }
+        return None;
+    }
+    let is_over = body.is_end_stream();
+    if !is_over {
+        head::say_length(&mut parts.headers, &body.size_hint());
+    }
+    match respond.send_response(Response::from_parts(parts, ()), is_over) {
+        Ok(stream) if !is_over => Some(Pipe::new(body, stream)),
+        Ok(_) => None,
+        // A head that is none, or a stream that is no more.
+        Err(_) => {
+            respond.send_reset(h2::Reason::INTERNAL_ERROR);
+            None
+        }
+    }
+}
