@@ -22,11 +22,14 @@ use super::limits::Limits;
 use super::peer::PeerState;
 use crate::heard::{Keepalive, Look, SHORTEST, bounded};
 
-/// Into how many steps the limit is cut for PING.
-const STEPS: u32 = 6;
+/// After this part of the limit the peer is asked; after all of it, it is judged.
+const ASKED_AFTER: u32 = 3;
 
-/// After so many steps of silence the peer is asked; after all of them it is judged.
-const ASKED_AFTER: u32 = 2;
+/// Nobody is asked more often than is worth it.
+const LEAST: Duration = Duration::from_millis(10);
+
+/// This part of the limit it has for its answer in any case.
+const ANSWERED_WITHIN: u32 = 6;
 
 /// Sets the options of an accepted socket: no delay of small writes, and how long the system waits for a silent peer. `is_asked`
 /// says whether it will be asked what it has heard.
@@ -59,19 +62,38 @@ pub(super) fn tune(stream: &TcpStream, limits: &Limits, is_asked: impl FnOnce() 
 
 /// Waits until a peer of HTTP/2 has not sent anything for the limit though it was asked.
 pub(super) async fn silence(conn: &Connection) {
-    let Some(limit) = bounded(conn.server().limits.unreachable) else {
+    let server = conn.server();
+    let Some(limit) = bounded(server.limits.unreachable) else {
         return std::future::pending().await;
     };
-    let mut silent = 0;
-    while silent < STEPS {
-        conn.server().pause(limit / STEPS).await;
-        let heard = conn.take_heard() || !conn.is_busy();
-        silent = if heard { 0 } else { silent + 1 };
-        if silent == ASKED_AFTER {
-            conn.ask();
-            // The question is written where the engine is polled: by the task that polls this.
-            wake_itself().await;
-        }
+    let limit = limit.max(LEAST);
+    let (until_asked, to_answer) = (limit / ASKED_AFTER, limit / ANSWERED_WITHIN);
+    let mut asked: Option<Duration> = None;
+    loop {
+        let (now, heard) = (server.stopwatch.now(), conn.heard());
+        let quiet = now.saturating_sub(heard);
+        asked = asked.filter(|&asked| asked > heard && conn.is_busy());
+        let rest = match asked {
+            Some(asked) => {
+                // Who was asked late has the time to answer, whatever has kept this task.
+                let until = (heard + limit).max(asked + to_answer);
+                match until.saturating_sub(now) {
+                    Duration::ZERO => return,
+                    rest => rest,
+                }
+            }
+            None if !conn.is_busy() => until_asked,
+            None if quiet < until_asked => until_asked - quiet,
+            None => {
+                asked = Some(now);
+                conn.ask();
+                // The question is written where the engine is polled: by the task that polls this.
+                wake_itself().await;
+                continue;
+            }
+        };
+        // Not the whole rest: once there is an answer, the time until the next question runs from that.
+        server.pause(rest.min(until_asked)).await;
     }
 }
 

@@ -49,8 +49,8 @@ pub(super) struct Connection {
     lookout: OnceLock<Lookout>,
     /// Written once, before the first request.
     is_http2: AtomicBool,
-    /// Whether the client has sent anything since this was last asked.
-    heard: AtomicBool,
+    /// When the client has sent something last. HTTP/2 only; written by the connection's task.
+    heard: Stamp,
     /// Whether the client is to be asked whether it is there. HTTP/2 only; written by the connection's task.
     asks: AtomicBool,
     /// Whether the client has ever reset a stream. Written by whoever reads, before the engine hears of it.
@@ -114,7 +114,7 @@ impl Connection {
             peer: Arc::new(Presence::of(info)),
             lookout: OnceLock::new(),
             is_http2: AtomicBool::new(false),
-            heard: AtomicBool::new(false),
+            heard: Stamp::default(),
             asks: AtomicBool::new(false),
             has_reset: AtomicBool::new(false),
             resets: Resets::default(),
@@ -187,7 +187,9 @@ impl Connection {
     /// The client sent something; `owes_more` if that leaves it in the middle of a header, `resets` if it has reset a stream
     /// by it.
     pub(super) fn saw_bytes(&self, owes_more: bool, resets: bool) {
-        self.hears();
+        if self.is_http2() {
+            self.hears();
+        }
         if resets {
             self.has_reset.store(true, Relaxed);
         }
@@ -207,7 +209,7 @@ impl Connection {
 
     /// The client is there.
     pub(super) fn hears(&self) {
-        self.heard.store(true, Relaxed);
+        self.heard.set(self.time_of_poll());
     }
 
     /// Has the client asked whether it is there, in the next poll of the connection's task in which that is possible.
@@ -225,9 +227,9 @@ impl Connection {
         self.asks.store(false, Relaxed);
     }
 
-    /// Whether the client has sent anything since this was last asked.
-    pub(super) fn take_heard(&self) -> bool {
-        self.heard.swap(false, Relaxed)
+    /// When the client has sent something last.
+    pub(super) fn heard(&self) -> Duration {
+        self.heard.get().unwrap_or_default()
     }
 
     /// What the system has heard of the client, if it tells.
