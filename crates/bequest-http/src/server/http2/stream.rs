@@ -143,7 +143,11 @@ where
     let (mut parts, body) = answer.into_parts();
     head::make_fit(&mut parts.headers);
     if let Some(tunnel) = tunnel.filter(|_| parts.status.is_success()) {
-        // What a tunnel carries has no length (RFC 9110, 9.3.6).
+        // What a tunnel carries has no length (RFC 9110, 9.3.6), and whoever says one means something else.
+        if head::content_length(&parts.headers).is_some_and(|length| length != 0) {
+            respond.send_reset(h2::Reason::INTERNAL_ERROR);
+            return None;
+        }
         parts.headers.remove(http::header::CONTENT_LENGTH);
         match respond.send_response(Response::from_parts(parts, ()), false) {
             Ok(stream) => tunnel.open(stream),

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::super::common::{TestBody, full};
 use super::body::{Steps, bytes, data};
 use super::client::Client;
-use super::stage::{Answer, Cue, Handle, same};
+use super::stage::{Answer, Cue, Engine, Handle, differs, played, same};
 
 type Request = http::Request<TestBody>;
 type Tunnel = TokioIo<hyper::upgrade::Upgraded>;
@@ -116,11 +116,25 @@ async fn a_tunnel_that_its_client_resets_fails() {
         };
         cue.tell(format!("write {:?}", error.kind()));
     }
-    for (reason, read) in [
-        (Reason::NO_ERROR, "told: read Ok(0)"),
-        (Reason::CANCEL, "told: read Ok(0)"),
-        (Reason::STREAM_CLOSED, "told: read Err(BrokenPipe)"),
-        (Reason::INTERNAL_ERROR, "told: read Err(Other)"),
+    // A reset of a tunnel is that of a connection (RFC 9113, 8.5): what a client has given up is not to pass for what it has
+    // sent to its end.
+    for (reason, of_hyper, of_ours) in [
+        (Reason::NO_ERROR, "told: read Ok(0)", "told: read Ok(0)"),
+        (
+            Reason::CANCEL,
+            "told: read Ok(0)",
+            "told: read Err(ConnectionReset)",
+        ),
+        (
+            Reason::STREAM_CLOSED,
+            "told: read Err(BrokenPipe)",
+            "told: read Err(ConnectionReset)",
+        ),
+        (
+            Reason::INTERNAL_ERROR,
+            "told: read Err(Other)",
+            "told: read Err(ConnectionReset)",
+        ),
     ] {
         let script = async |client: &mut Client| {
             connect(client, 1, false, &[]).await;
@@ -131,11 +145,12 @@ async fn a_tunnel_that_its_client_resets_fails() {
             client.told().await;
             client.told().await;
         };
-        same(
-            "a reset",
+        differs(
+            "a reset is told as that",
             tunnel(until_it_fails),
             script,
-            &[OPEN, read, "told: write Other"],
+            &[OPEN, of_hyper, "told: write Other"],
+            &[OPEN, of_ours, "told: write ConnectionReset"],
         )
         .await;
     }
@@ -265,20 +280,42 @@ async fn a_tunnel_has_no_body() {
     }
 }
 
+/// hyper closes the connection for it, with all that is under way. Here it is the fault of one stream.
 #[tokio::test]
-async fn a_request_for_a_tunnel_with_a_body_ends_the_connection() {
+async fn a_request_for_a_tunnel_with_a_body_is_the_end_of_its_stream_only() {
     let handler = |_: Request, cue: Cue| async move {
         cue.tell("begun");
         cue.come().await;
         Answer::Ok(full("late"))
     };
-    let script = async |client: &mut Client| {
+    let script = async |client: &mut Client, is_hyper: bool| {
         client.get(1).await;
         client.told().await;
         connect(client, 3, false, &[("content-length", "5")]).await;
-        client.closed().await;
+        match is_hyper {
+            true => client.closed().await,
+            false => {
+                client.over(3).await;
+                client.cue();
+                client.over(1).await;
+            }
+        }
     };
-    same("a body", handler, script, &["0: closed", "told: begun"]).await;
+    let on_hyper = played(Engine::Hyper, handler, async |client: &mut Client| {
+        script(client, true).await
+    });
+    assert_eq!(on_hyper.await.lines(), ["0: closed", "told: begun"]);
+    for engine in [Engine::Ours, Engine::OursLater] {
+        let ours = played(engine, handler, async |client: &mut Client| {
+            script(client, false).await
+        });
+        let sees = [
+            r#"1: 200 [content-length: 4; date: now], "late" END"#,
+            "3: RST_STREAM PROTOCOL_ERROR",
+            "told: begun",
+        ];
+        assert_eq!(ours.await.lines(), sees, "{engine:?}");
+    }
 }
 
 #[tokio::test]
