@@ -9,16 +9,16 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use super::super::common::{Frame, RawHttp2, guard, http2_bytes};
 
-/// What no frame may be larger than.
+/// What no frame may be larger than, unless somebody says so.
 pub(super) const FRAME: usize = 16_384;
 
 /// The next frame, or `None` at the end.
-pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Option<Frame> {
+pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin), most: usize) -> Option<Frame> {
     let mut head = [0; 9];
     stream.read_exact(&mut head).await.ok()?;
     let [a, b, c, kind, flags, stream_id @ ..] = head;
     let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
-    assert!(payload.len() <= FRAME, "a frame of {} bytes", payload.len());
+    assert!(payload.len() <= most, "a frame of {} bytes", payload.len());
     stream.read_exact(&mut payload).await.ok()?;
     Some(Frame {
         kind,
@@ -56,7 +56,7 @@ pub(super) async fn decode(block: Vec<u8>, is_trailers: bool) -> (Option<u16>, V
     // It takes no answer to what it has not asked.
     let mut preface = [0; RawHttp2::PREFACE.len()];
     far.read_exact(&mut preface).await.expect("a preface");
-    while read(&mut far).await.expect("a request").kind != RawHttp2::HEADERS {}
+    while read(&mut far, FRAME).await.expect("a request").kind != RawHttp2::HEADERS {}
     far.write_all(&bytes).await.expect("room");
     let head = poll_fn(|cx| match response.poll_informational(cx) {
         Poll::Ready(Some(informational)) => Poll::Ready(informational.map(|head| (head, None))),

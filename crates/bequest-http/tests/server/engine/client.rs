@@ -17,6 +17,9 @@ use super::record::{Event, Record};
 /// The window of each stream, and of the connection, before anybody has said anything of it.
 const WINDOW: i64 = 65_535;
 
+/// What a PING says, and so its answer.
+const PING: &[u8] = b"are you?";
+
 pub(super) struct Client {
     stream: TcpStream,
     /// What the server has said.
@@ -29,6 +32,9 @@ pub(super) struct Client {
     initial: i64,
     of_connection: i64,
     of_streams: HashMap<u32, i64>,
+    /// How large a frame may be, and how large the largest one with data was.
+    frame_size: usize,
+    pub(super) largest: usize,
     /// How many PINGs were answered.
     pongs: usize,
     /// Whether the server's are to wait, and what waits.
@@ -56,6 +62,8 @@ impl Client {
             initial: WINDOW,
             of_connection: WINDOW,
             of_streams: HashMap::new(),
+            frame_size: FRAME,
+            largest: 0,
             pongs: 0,
             holds_pongs: None,
             block: (Vec::new(), false),
@@ -80,6 +88,11 @@ impl Client {
     }
 
     pub(super) async fn settings(&mut self, settings: &[(u16, u32)]) {
+        for (id, value) in settings {
+            if *id == 5 {
+                self.frame_size = *value as usize;
+            }
+        }
         let payload: Vec<u8> = settings
             .iter()
             .flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat())
@@ -215,7 +228,7 @@ impl Client {
     pub(super) async fn settle(&mut self) {
         for _ in 0..2 {
             let pongs = self.pongs;
-            self.frame(RawHttp2::PING, 0, 0, b"are you?").await;
+            self.frame(RawHttp2::PING, 0, 0, PING).await;
             while self.pongs == pongs && self.next().await {}
         }
         while let Ok(told) = self.told.try_recv() {
@@ -234,7 +247,7 @@ impl Client {
             return false;
         }
         // A case that hangs says what it has; nothing is measured by it.
-        match timeout(Duration::from_secs(20), read(&mut self.stream)).await {
+        match timeout(Duration::from_secs(20), read(&mut self.stream, self.frame_size)).await {
             Ok(Some(frame)) => self.take(frame).await,
             Ok(None) => self.record.push(0, Event::Closed),
             Err(_) => panic!("gave up waiting for a frame: {}", self.record),
@@ -252,7 +265,10 @@ impl Client {
         let end = flags & RawHttp2::END_STREAM != 0;
         let word = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().expect("four bytes"));
         match kind {
-            RawHttp2::DATA => self.record.push(stream, Event::Data { bytes: payload, end }),
+            RawHttp2::DATA => {
+                self.largest = self.largest.max(payload.len());
+                self.record.push(stream, Event::Data { bytes: payload, end });
+            }
             RawHttp2::HEADERS => {
                 self.block.1 = end;
                 self.take_block(stream, flags, &payload).await;
@@ -264,7 +280,10 @@ impl Client {
                 let debug = String::from_utf8_lossy(&payload[8..]).into_owned();
                 self.record.push(0, Event::GoAway { last, reason, debug });
             }
-            RawHttp2::PING if flags & RawHttp2::ACK != 0 => self.pongs += 1,
+            RawHttp2::PING if flags & RawHttp2::ACK != 0 => {
+                assert_eq!(payload, PING);
+                self.pongs += 1;
+            }
             RawHttp2::PING => {
                 let pong = http2_bytes::frame(RawHttp2::PING, RawHttp2::ACK, 0, &payload);
                 match &mut self.holds_pongs {
@@ -283,6 +302,7 @@ impl Client {
                 }
                 self.frame(RawHttp2::SETTINGS, RawHttp2::ACK, 0, &[]).await;
             }
+            RawHttp2::SETTINGS => self.record.acknowledged += 1,
             RawHttp2::WINDOW_UPDATE => {
                 let more = i64::from(word(0));
                 match stream {

@@ -1,10 +1,12 @@
 //! Connections: their settings and limits, and how they end.
 
-use super::super::common::{RawHttp2, TestBody, full, http2_bytes};
-use super::client::Client;
-use super::stage::{Answer, Cue, Engine, always, deaf, played, same};
+use http_body_util::BodyExt;
 
-type Request = http::Request<TestBody>;
+use super::super::common::{RawHttp2, full, http2_bytes};
+use super::body::{Steps, bytes, data, silence, wait};
+use super::client::Client;
+use super::requests::{Request, reader};
+use super::stage::{Answer, Cue, Engine, always, deaf, played, same};
 
 /// Answers when it is let, and tells when it has begun and when it is gone.
 async fn patient(_: Request, cue: Cue) -> Answer {
@@ -29,8 +31,12 @@ async fn settings_are_the_same() {
             assert_eq!(client.window(1), 1 << 20, "{engine:?}");
             assert_eq!(client.window(0), 1 << 20, "{engine:?}");
         });
-        let settings = [(3, 200), (4, 1 << 20), (5, 16_384), (6, 16_384)];
-        assert_eq!(seen.await.settings, settings, "{engine:?}");
+        let (seen, settings) = (seen.await, [(3, 200), (4, 1 << 20), (5, 16_384), (6, 16_384)]);
+        assert_eq!(
+            (&seen.settings[..], seen.acknowledged),
+            (&settings[..], 1),
+            "{engine:?}"
+        );
     }
 }
 
@@ -155,4 +161,107 @@ async fn frames_that_mean_nothing_here_are_passed_over() {
     };
     let (one, three) = ("1: 200 [date: now] END", "3: 200 [date: now] END");
     same("frames", always(|_| full("")), script, &[one, three]).await;
+}
+
+#[tokio::test]
+async fn a_client_that_goes_with_an_error_is_answered_all_the_same() {
+    let goodbye = [&[0; 4][..], &u32::from(h2::Reason::INTERNAL_ERROR).to_be_bytes()].concat();
+    let script = async |client: &mut Client| {
+        client.get(1).await;
+        client.told().await;
+        client.frame(RawHttp2::GOAWAY, 0, 0, &goodbye).await;
+        client.settle().await;
+        client.cue();
+        client.closed().await;
+    };
+    let sees = [
+        r#"0: GOAWAY 1 NO_ERROR "", closed"#,
+        r#"1: 200 [content-length: 4; date: now], "late" END"#,
+        "told: begun",
+        "told: gone",
+    ];
+    same("an error", patient, script, &sees).await;
+}
+
+#[tokio::test]
+async fn a_shutdown_lets_bodies_come_to_their_end() {
+    async fn reads_and_says(request: Request, cue: Cue) -> Answer {
+        cue.tell("begun");
+        let body = request.into_body().collect().await?.to_bytes();
+        Ok(Steps::new([data(body), wait(&cue), data("more")]).answer())
+    }
+    let script = async |client: &mut Client| {
+        client.post(1).await;
+        client.told().await;
+        client.data(1, b"hel", false).await;
+        client.shut_down();
+        client
+            .until("the last goodbye", |seen| seen.goodbyes() == 2)
+            .await;
+        client.data(1, b"lo", true).await;
+        client.has(1, 5).await;
+        client.cue();
+        client.closed().await;
+    };
+    let sees = [
+        r#"0: GOAWAY 2147483647 NO_ERROR "", GOAWAY 1 NO_ERROR "", closed"#,
+        r#"1: 200 [date: now], "hellomore", "" END"#,
+        "told: begun",
+    ];
+    same("bodies", reads_and_says, script, &sees).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_was_opened_behind_the_last_goodbye_is_passed_over() {
+    let script = async |client: &mut Client| {
+        client.get(1).await;
+        client.told().await;
+        client.shut_down();
+        client
+            .until("the last goodbye", |seen| seen.goodbyes() == 2)
+            .await;
+        client.post(3).await;
+        client.data(3, b"hello", true).await;
+        client.settle().await;
+        client.cue();
+        client.closed().await;
+    };
+    let sees = [
+        r#"0: GOAWAY 2147483647 NO_ERROR "", GOAWAY 1 NO_ERROR "", closed"#,
+        r#"1: 200 [content-length: 4; date: now], "late" END"#,
+        "told: begun",
+        "told: gone",
+    ];
+    same("a stream", patient, script, &sees).await;
+}
+
+#[tokio::test]
+async fn a_client_that_closes_in_the_middle_of_bodies_has_its_connection_closed() {
+    let script = async |client: &mut Client| {
+        client.get(1).await;
+        client.has(1, 5).await;
+        client.half_close().await;
+        client.closed().await;
+        client.told().await;
+    };
+    let handler = |_: Request, cue: Cue| {
+        let body = Steps::new([data("hello"), silence()]).tells(cue);
+        std::future::ready(Answer::Ok(body.answer()))
+    };
+    let sees = [
+        "0: closed",
+        r#"1: 200 [date: now], "hello""#,
+        "told: the body is dropped",
+    ];
+    same("an answer", handler, script, &sees).await;
+    let script = async |client: &mut Client| {
+        client.post(1).await;
+        client.told().await;
+        client.data(1, &bytes(5), false).await;
+        client.half_close().await;
+        client.closed().await;
+        client.told().await;
+    };
+    let sees = ["0: closed", "told: begun", "told: 5 bytes, failed"];
+    same("a request", reader, script, &sees).await;
 }

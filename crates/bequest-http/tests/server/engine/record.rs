@@ -12,6 +12,8 @@ pub(super) struct Record {
     streams: BTreeMap<u32, Vec<Event>>,
     /// The server's settings, in its order.
     pub(super) settings: Vec<(u16, u32)>,
+    /// How many of the client's it has taken note of.
+    pub(super) acknowledged: usize,
     /// What its handlers have said.
     pub(super) told: Vec<String>,
 }

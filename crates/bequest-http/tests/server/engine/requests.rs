@@ -1,18 +1,17 @@
 //! Requests and their bodies: what the handler is given, and what a client sees of one that is short, long, unread or dropped.
 
-use h2::Reason;
 use http_body_util::BodyExt;
 
 use super::super::common::{RawHttp2, TestBody, full, http2_bytes};
 use super::blocks::{block, lines};
 use super::body::bytes;
 use super::client::Client;
-use super::stage::{Answer, Cue, differs, same};
+use super::stage::{Answer, Cue, same};
 
 pub(super) type Request = http::Request<TestBody>;
 
 /// Reads a body to its end, and says what it was.
-async fn report(mut body: TestBody) -> String {
+pub(super) async fn report(mut body: TestBody) -> String {
     let (mut data, mut trailers) = (Vec::new(), String::new());
     while let Some(frame) = body.frame().await {
         match frame.map(http_body::Frame::into_data) {
@@ -300,32 +299,7 @@ async fn a_body_may_be_read_behind_its_answer() {
     .await;
 }
 
-const READ_3: &str = r#"3: 200 [content-length: 4; date: now], "read" END"#;
-
-#[tokio::test]
-async fn a_body_that_its_client_resets_fails() {
-    let script_of = |reason| {
-        async move |client: &mut Client| {
-            client.post(1).await;
-            client.told().await;
-            client.data(1, &bytes(5), false).await;
-            client.settle().await;
-            client.reset(1, reason).await;
-            client.told().await;
-            client.settle().await;
-            client.get(3).await;
-            client.over(3).await;
-        }
-    };
-    let told = |first| [READ_3, "told: begun", first, "told: begun", "told: 0 bytes"];
-    let failed = told("told: 5 bytes, failed");
-    for reason in [Reason::CANCEL, Reason::INTERNAL_ERROR] {
-        same("reset", reader, script_of(reason), &failed).await;
-    }
-    let why = "half of a body is not the whole one, whatever its client says that it means by the reset";
-    let ended = told("told: 5 bytes");
-    differs(why, reader, script_of(Reason::NO_ERROR), &ended, &failed).await;
-}
+pub(super) const READ_3: &str = r#"3: 200 [content-length: 4; date: now], "read" END"#;
 
 #[tokio::test]
 async fn malformed_trailers_are_the_end_of_their_stream_only() {

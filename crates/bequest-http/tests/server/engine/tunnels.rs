@@ -1,4 +1,4 @@
-//! Tunnels: `CONNECT`, what it is answered with, and what becomes of the stream.
+//! Tunnels: what goes through them, and how they end.
 
 use std::future::{Future, Ready};
 
@@ -6,16 +6,18 @@ use h2::Reason;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::super::common::{TestBody, full};
-use super::body::{Steps, bytes, data};
+use super::super::common::full;
+use super::body::bytes;
 use super::client::Client;
-use super::stage::{Answer, Cue, Engine, Handle, differs, played, same};
+use super::requests::Request;
+use super::stage::{Answer, Cue, Handle, differs, same};
 
-type Request = http::Request<TestBody>;
-type Tunnel = TokioIo<hyper::upgrade::Upgraded>;
+pub(super) type Tunnel = TokioIo<hyper::upgrade::Upgraded>;
 
 /// Answers with a tunnel, and hands that on.
-fn tunnel<T>(then: impl Fn(Tunnel, Cue) -> T + Clone + Send + Sync + 'static) -> impl Handle<Ready<Answer>>
+pub(super) fn tunnel<T>(
+    then: impl Fn(Tunnel, Cue) -> T + Clone + Send + Sync + 'static,
+) -> impl Handle<Ready<Answer>>
 where
     T: Future<Output = ()> + Send + 'static,
 {
@@ -33,7 +35,7 @@ where
 }
 
 /// Sends back what comes.
-async fn echo(mut tunnel: Tunnel, cue: Cue) {
+pub(super) async fn echo(mut tunnel: Tunnel, cue: Cue) {
     let mut buffer = [0; 1024];
     loop {
         match tunnel.read(&mut buffer).await {
@@ -45,14 +47,14 @@ async fn echo(mut tunnel: Tunnel, cue: Cue) {
     let _ = tunnel.shutdown().await;
 }
 
-async fn connect(client: &mut Client, stream: u32, end: bool, more: &[(&str, &str)]) {
+pub(super) async fn connect(client: &mut Client, stream: u32, end: bool, more: &[(&str, &str)]) {
     let ordinary = [(":method", "CONNECT"), (":authority", "test:80")];
     client.fields(stream, end, &[&ordinary, more].concat()).await;
 }
 
 const OPEN: &str = "1: 200 [date: now]";
-const OVER: &str = r#"1: 200 [date: now], "" END"#;
-const DROPPED: &str = r#"1: 200 [date: now], "" END, RST_STREAM NO_ERROR"#;
+pub(super) const OVER: &str = r#"1: 200 [date: now], "" END"#;
+pub(super) const DROPPED: &str = r#"1: 200 [date: now], "" END, RST_STREAM NO_ERROR"#;
 
 #[tokio::test]
 async fn a_tunnel_carries_both_ways_until_its_client_ends_it() {
@@ -227,143 +229,100 @@ async fn much_goes_through_a_tunnel_both_ways() {
 }
 
 #[tokio::test]
-async fn a_tunnel_that_nobody_takes_is_over_at_once() {
-    for (name, end, sees) in [("open", false, DROPPED), ("ended", true, OVER)] {
-        let handler = |_: Request, _: Cue| std::future::ready(Answer::Ok(full("")));
-        let script = async |client: &mut Client| {
-            connect(client, 1, end, &[]).await;
-            client.over(1).await;
-        };
-        same(name, handler, script, &[sees]).await;
-    }
-}
-
-#[tokio::test]
-async fn a_refusal_of_a_tunnel_is_an_answer_like_any_other() {
-    for (name, end, reset) in [("open", false, ", RST_STREAM NO_ERROR"), ("ended", true, "")] {
-        let handler = |_: Request, cue: Cue| {
-            let mut answer = Steps::new([data("no")]).of_size(2).tells(cue).answer();
-            *answer.status_mut() = http::StatusCode::FORBIDDEN;
-            std::future::ready(Answer::Ok(answer))
-        };
-        let script = async |client: &mut Client| {
-            connect(client, 1, end, &[]).await;
-            client.over(1).await;
-        };
-        let sees = format!(r#"1: 403 [content-length: 2; date: now], "no", "" END{reset}"#);
-        same(name, handler, script, &[&sees, "told: the body is dropped"]).await;
-    }
-}
-
-#[tokio::test]
-async fn a_tunnel_has_no_body() {
-    for (name, length, sees) in [
-        ("no length", None, DROPPED),
-        ("a length of nothing", Some("0"), DROPPED),
-        ("a length", Some("5"), "1: RST_STREAM INTERNAL_ERROR"),
-    ] {
-        let handler = move |_: Request, cue: Cue| {
-            let mut answer = Steps::new([data("hello")]).tells(cue).answer();
-            if let Some(length) = length {
-                answer
-                    .headers_mut()
-                    .insert("content-length", http::HeaderValue::from_static(length));
-            }
-            std::future::ready(Answer::Ok(answer))
-        };
-        let script = async |client: &mut Client| {
-            connect(client, 1, false, &[]).await;
-            client.over(1).await;
-            client.told().await;
-        };
-        same(name, handler, script, &[sees, "told: the body is dropped"]).await;
-    }
-}
-
-/// hyper closes the connection for it, with all that is under way. Here it is the fault of one stream.
-#[tokio::test]
-async fn a_request_for_a_tunnel_with_a_body_is_the_end_of_its_stream_only() {
-    let handler = |_: Request, cue: Cue| async move {
-        cue.tell("begun");
-        cue.come().await;
-        Answer::Ok(full("late"))
-    };
-    let script = async |client: &mut Client, is_hyper: bool| {
-        client.get(1).await;
-        client.told().await;
-        connect(client, 3, false, &[("content-length", "5")]).await;
-        match is_hyper {
-            true => client.closed().await,
-            false => {
-                client.over(3).await;
-                client.cue();
-                client.over(1).await;
-            }
-        }
-    };
-    let on_hyper = played(Engine::Hyper, handler, async |client: &mut Client| {
-        script(client, true).await
-    });
-    assert_eq!(on_hyper.await.lines(), ["0: closed", "told: begun"]);
-    for engine in [Engine::Ours, Engine::OursLater] {
-        let ours = played(engine, handler, async |client: &mut Client| {
-            script(client, false).await
-        });
-        let sees = [
-            r#"1: 200 [content-length: 4; date: now], "late" END"#,
-            "3: RST_STREAM PROTOCOL_ERROR",
-            "told: begun",
-        ];
-        assert_eq!(ours.await.lines(), sees, "{engine:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_malformed_request_for_a_tunnel_is_the_end_of_its_stream_only() {
-    for (name, fields) in [
-        (
-            "a path",
-            &[(":method", "CONNECT"), (":authority", "test:80"), (":path", "/")][..],
-        ),
-        (
-            "a scheme",
-            &[
-                (":method", "CONNECT"),
-                (":authority", "test:80"),
-                (":scheme", "http"),
-            ],
-        ),
-        (
-            "a protocol, which nobody has offered",
-            &[
-                (":method", "CONNECT"),
-                (":scheme", "http"),
-                (":path", "/"),
-                (":authority", "test:80"),
-                (":protocol", "websocket"),
-            ],
-        ),
-    ] {
-        let script = async |client: &mut Client| {
-            client.fields(1, false, fields).await;
-            client.over(1).await;
-            connect(client, 3, true, &[]).await;
-            client.over(3).await;
-        };
-        let sees = [
-            "1: RST_STREAM PROTOCOL_ERROR",
-            r#"3: 200 [date: now], "" END"#,
-            "told: the end",
-        ];
-        same(name, tunnel(echo), script, &sees).await;
-    }
-}
-
-#[tokio::test]
-async fn a_tunnel_to_nobody_is_the_handlers_to_judge() {
+async fn a_tunnel_outlasts_the_goodbye() {
     let script = async |client: &mut Client| {
-        client.fields(1, true, &[(":method", "CONNECT")]).await;
+        connect(client, 1, false, &[]).await;
+        client.until("an answer", |seen| seen.is_answered(1)).await;
+        client.shut_down();
+        client
+            .until("the last goodbye", |seen| seen.goodbyes() == 2)
+            .await;
+        client.data(1, b"still", false).await;
+        client.has(1, 5).await;
+        client.data(1, b"", true).await;
+        client.closed().await;
+        client.told().await;
+    };
+    let sees = [
+        r#"0: GOAWAY 2147483647 NO_ERROR "", GOAWAY 1 NO_ERROR "", closed"#,
+        r#"1: 200 [date: now], "still", "" END"#,
+        "told: the end",
+    ];
+    same("a goodbye", tunnel(echo), script, &sees).await;
+}
+
+#[tokio::test]
+async fn a_tunnel_that_nobody_reads_closes_its_window() {
+    async fn reads_later(mut tunnel: Tunnel, cue: Cue) {
+        cue.come().await;
+        let mut all = Vec::new();
+        let read = tunnel.read_to_end(&mut all).await.expect("an open tunnel");
+        cue.tell(format!("{read} bytes: {}", all == bytes(read)));
+    }
+    let script = async |client: &mut Client| {
+        connect(client, 1, false, &[]).await;
+        client.until("an answer", |seen| seen.is_answered(1)).await;
+        let whole = bytes((1 << 20) + 5);
+        client.data(1, &whole[..1 << 20], false).await;
+        client.settle().await;
+        assert_eq!(client.window(1), 0);
+        client.cue();
+        client.data(1, &whole[1 << 20..], true).await;
         client.over(1).await;
     };
-    same("nobody", tunnel(echo), script, &[OVER, "told: the end"]).await;
+    let sees = [OVER, "told: 1048581 bytes: true"];
+    same("unread", tunnel(reads_later), script, &sees).await;
+}
+
+#[tokio::test]
+async fn a_tunnel_that_waits_for_a_window_fails_with_its_reset() {
+    async fn until_it_fails(mut tunnel: Tunnel, cue: Cue) {
+        let error = loop {
+            if let Err(error) = tunnel.write_all(&[0; 10_000]).await {
+                break error;
+            }
+        };
+        cue.tell(format!("write {:?}", error.kind()));
+        cue.tell(format!(
+            "read {:?}",
+            tunnel.read(&mut [0; 10]).await.map_err(|error| error.kind())
+        ));
+    }
+    let (end, reset) = ("told: read Ok(0)", "told: read Err(ConnectionReset)");
+    for (reason, of_hyper, of_ours) in [
+        (Reason::CANCEL, end, reset),
+        (Reason::NO_ERROR, end, end),
+        (Reason::INTERNAL_ERROR, "told: read Err(Other)", reset),
+    ] {
+        let script = async |client: &mut Client| {
+            connect(client, 1, false, &[]).await;
+            client.has(1, 65_535).await;
+            client.settle().await;
+            client.reset(1, reason).await;
+            client.told().await;
+            client.told().await;
+        };
+        let sent = "1: 200 [date: now], 65535 bytes";
+        differs(
+            "a reset is told as that",
+            tunnel(until_it_fails),
+            script,
+            &[sent, "told: write Other", of_hyper],
+            &[sent, "told: write ConnectionReset", of_ours],
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_may_end_with_trailers_which_nobody_reads() {
+    let script = async |client: &mut Client| {
+        connect(client, 1, false, &[]).await;
+        client.data(1, b"ping", false).await;
+        client.has(1, 4).await;
+        client.fields(1, true, &[("x-end", "well")]).await;
+        client.over(1).await;
+    };
+    let sees = [r#"1: 200 [date: now], "ping", "" END"#, "told: the end"];
+    same("trailers", tunnel(echo), script, &sees).await;
 }

@@ -1,12 +1,13 @@
 //! Windows: answers that are larger than those of their client, and those of bodies that nobody reads.
 
 use h2::Reason;
+use http_body_util::BodyExt;
 
-use super::super::common::full;
+use super::super::common::{RawHttp2, full};
 use super::body::{Step, Steps, bytes, data, silence, wait};
 use super::client::Client;
 use super::requests::{READ, Request, reader};
-use super::stage::{Answer, Cue, always, same};
+use super::stage::{Answer, Cue, always, deaf, same};
 
 /// Reads a body of so many bytes, letting so many more through whenever all that may come has come.
 async fn sip(client: &mut Client, stream: u32, size: usize, step: u32) {
@@ -252,15 +253,21 @@ async fn a_window_that_is_opened_too_far_is_an_error() {
 async fn windows_of_bodies_that_nobody_reads_are_given_back_with_them() {
     async fn unread(request: Request, cue: Cue) -> Answer {
         cue.come().await;
-        drop(request);
+        let is_begun = request.uri().path() == "/begun";
+        let mut body = request.into_body();
+        if is_begun {
+            body.frame().await.expect("a frame").expect("no error");
+        }
+        drop(body);
         Ok(full("enough"))
     }
     let script = async |client: &mut Client| {
         for nth in 0..20 {
-            client.post(2 * nth + 1).await;
-            client.data(2 * nth + 1, &bytes(100_000), true).await;
+            let (stream, path) = (2 * nth + 1, if nth % 2 == 0 { "/" } else { "/begun" });
+            client.begin(stream, false, "POST", path, &[]).await;
+            client.data(stream, &bytes(100_000), true).await;
             client.cue();
-            client.over(2 * nth + 1).await;
+            client.over(stream).await;
         }
     };
     let sees: Vec<String> = (0..20)
@@ -299,4 +306,46 @@ async fn a_body_that_is_held_and_not_read_closes_its_window() {
         &[READ, "told: begun", "told: 1048581 bytes"],
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_body_goes_through_wide_windows_in_one_piece() {
+    let script = async |client: &mut Client| {
+        client.settings(&[(4, 10_000_000)]).await;
+        client.open(0, 10_000_000).await;
+        client.get(1).await;
+        client.over(1).await;
+    };
+    let handler = always(|_| full(bytes(5_000_000)));
+    let sees = "1: 200 [content-length: 5000000; date: now], 5000000 bytes END";
+    same("wide", handler, script, &[sees]).await;
+}
+
+#[tokio::test]
+async fn a_client_that_says_more_than_it_may_ends_its_connection() {
+    let script = async |client: &mut Client| {
+        client.post(1).await;
+        client.told().await;
+        client.data(1, &bytes(1 << 20), false).await;
+        client.frame(RawHttp2::DATA, 0, 1, b"more").await;
+        client.closed().await;
+    };
+    let sees = [r#"0: GOAWAY 1 FLOW_CONTROL_ERROR "", closed"#, "told: begun"];
+    same("more", deaf, script, &sees).await;
+}
+
+#[tokio::test]
+async fn frames_are_as_large_as_the_client_takes_them() {
+    for (setting, largest) in [(&[][..], 16_384), (&[(5, 50_000)], 50_000)] {
+        let script = async |client: &mut Client| {
+            client.settings(&[&[(4, 1_000_000)], setting].concat()).await;
+            client.open(0, 1_000_000).await;
+            client.get(1).await;
+            client.over(1).await;
+            assert_eq!(client.largest, largest);
+        };
+        let handler = always(|_| full(bytes(200_000)));
+        let sees = "1: 200 [content-length: 200000; date: now], 200000 bytes END";
+        same("frames", handler, script, &[sees]).await;
+    }
 }
