@@ -18,5 +18,6 @@ mod record;
 mod requests;
 mod resets;
 mod stage;
+mod traffic;
 mod tunnels;
 mod windows;

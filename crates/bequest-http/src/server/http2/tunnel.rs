@@ -8,13 +8,15 @@
 //! # Invariants
 //!
 //! 1. The engine reads its question and nothing else, and what it writes before its answer is complete goes nowhere.
-//! 2. It is polled here only, where nothing it does has to wait; so nobody is to be woken for it.
+//! 2. It is polled here only, where nothing it does has to wait; so nobody is to be woken for it. What it waits for must be none of
+//!    what the runtime lets wait for others' sake: it is polled once, and in a task that may have used up its turn.
 //! 3. A tunnel that is dropped ends in good order. One that is offered and not opened is refused to whoever waits for it.
 
-use std::future::Future;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::task::{Context as TaskContext, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes};
@@ -25,7 +27,6 @@ use hyper::server::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::oneshot;
 
 /// What the engine is asked.
 const QUESTION: &[u8] = b"CONNECT tunnel:443 HTTP/1.1\r\nhost: tunnel\r\n\r\n";
@@ -39,27 +40,30 @@ const WRITE: usize = 16 * 1024;
 /// A tunnel that was offered to a handler.
 pub(super) struct Offer {
     engine: Engine,
-    answers: oneshot::Sender<()>,
-    place: Arc<Mutex<Option<Tunnel>>>,
+    place: Place,
     received: RecvStream,
 }
+
+/// Where the tunnel will be, once the handler has agreed.
+#[derive(Clone, Default)]
+struct Place(Arc<Mutex<Option<Tunnel>>>);
 
 type Engine = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
 /// Offers a tunnel to the handler of the request with which this stream has come.
 pub(super) fn offer(received: RecvStream) -> (Offer, OnUpgrade) {
-    let place = Arc::new(Mutex::new(None));
-    let (answers, answered) = oneshot::channel();
+    let place = Place::default();
     let (tell, told) = mpsc::channel();
-    let answered = Mutex::new(Some(answered));
+    let agreed = place.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         // Nobody who has gone needs it.
         let _ = tell.send(hyper::upgrade::on(request));
-        let answered = answered.lock().unwrap_or_else(PoisonError::into_inner).take();
-        async move {
-            answered.expect("it is asked once").await?;
-            Ok::<_, oneshot::error::RecvError>(Response::new(String::new()))
-        }
+        let agreed = agreed.clone();
+        poll_fn(move |_| match agreed.lock().is_some() {
+            true => Poll::Ready(Ok::<_, Infallible>(Response::new(String::new()))),
+            // Invariant 2.
+            false => Poll::Pending,
+        })
     });
     let hatch = Hatch {
         unread: QUESTION,
@@ -78,7 +82,6 @@ pub(super) fn offer(received: RecvStream) -> (Offer, OnUpgrade) {
     let upgrade = told.try_recv().ok().filter(|_| is_waiting);
     let offer = Offer {
         engine,
-        answers,
         place,
         received,
     };
@@ -88,7 +91,7 @@ pub(super) fn offer(received: RecvStream) -> (Offer, OnUpgrade) {
 impl Offer {
     /// The handler has agreed: from now on the stream is whoever's has asked for it.
     pub(super) fn open(self, stream: SendStream<Bytes>) {
-        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(Tunnel {
+        *self.place.lock() = Some(Tunnel {
             stream,
             received: self.received,
             unread: Bytes::new(),
@@ -96,8 +99,13 @@ impl Offer {
         });
         // The engine waits for it, and hands the tunnel over by that, or drops it where nobody has asked.
         let mut engine = self.engine;
-        let _ = self.answers.send(());
         let _ = poll(&mut engine);
+    }
+}
+
+impl Place {
+    fn lock(&self) -> MutexGuard<'_, Option<Tunnel>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -111,8 +119,7 @@ struct Hatch {
     unread: &'static [u8],
     /// How much of [`END_OF_HEAD`] was written last.
     end_seen: usize,
-    /// Where the tunnel will be.
-    place: Arc<Mutex<Option<Tunnel>>>,
+    place: Place,
     /// Once it was there.
     tunnel: Option<Tunnel>,
 }
@@ -134,7 +141,7 @@ impl Hatch {
             return None;
         }
         if self.tunnel.is_none() {
-            self.tunnel = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
+            self.tunnel = self.place.lock().take();
         }
         self.tunnel.as_mut().map(Pin::new)
     }
