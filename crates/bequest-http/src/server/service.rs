@@ -16,7 +16,7 @@ use std::task::{Context as TaskContext, Poll};
 use bequest::Reason;
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
 use tower_service::Service;
 
@@ -186,9 +186,10 @@ where
     fn answer(&mut self, answer: Result<Response<B>, BoxError>) -> Response<ResponseBody<B>> {
         match answer {
             Ok(response) => {
-                let (parts, body) = response.into_parts();
+                let (mut parts, body) = response.into_parts();
                 let exchange = self.exchange.take().expect("it has not answered");
                 let body = ResponseBody::of_service(body, exchange, &parts);
+                say_goodbye(body.exchange().conn(), &mut parts.headers);
                 Response::from_parts(parts, body)
             }
             Err(error) => {
@@ -242,11 +243,13 @@ where
             let exchange = self.exchange().clone();
             let mut answer = Response::new(ResponseBody::of_server(None, exchange, StatusCode::OK));
             *answer.headers_mut() = grpc_status(&why).head();
+            say_goodbye(self.exchange().conn(), answer.headers_mut());
             return answer;
         }
         if let Some(answer) = self.exchange().stand_in(status, why) {
-            let (parts, text) = answer.into_parts();
+            let (mut parts, text) = answer.into_parts();
             let body = ResponseBody::of_server(Some(text), self.exchange().clone(), parts.status);
+            say_goodbye(self.exchange().conn(), &mut parts.headers);
             return Response::from_parts(parts, body);
         }
         let text = Bytes::from(why.to_string());
@@ -264,6 +267,7 @@ where
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        say_goodbye(self.exchange().conn(), headers);
         response
     }
 }
@@ -292,6 +296,14 @@ impl<B: Send + 'static> Drop for Exchanging<B> {
         } else {
             forget(handler, &exchange);
         }
+    }
+}
+
+/// HTTP/1 has no goodbye but that of an answer: a client that hears it sends its next request elsewhere, and not into a connection
+/// that is being closed.
+fn say_goodbye(conn: &Connection, headers: &mut HeaderMap) {
+    if conn.server().draining.is_done() && !conn.is_http2() && !conn.is_elsewhere() && !conn.switches() {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
 }
 
