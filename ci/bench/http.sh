@@ -26,7 +26,7 @@ counted() { # mode, protocol, requests
 echo "| server | protocol | allocations a request | bytes a request | instructions a request, the client's included |"
 echo "|---|---|---|---|---|"
 for protocol in http1 http2; do
-    for mode in hyper off on; do
+    for mode in hyper by-hand off on; do
         read -r calls bytes < <("$target/release/peers-http-counts" "$mode" "$protocol" 5000)
         steps="–"
         if command -v valgrind >/dev/null; then steps=$(instructions "$mode" "$protocol"); fi

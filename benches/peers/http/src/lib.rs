@@ -18,6 +18,9 @@ use tokio::net::TcpListener;
 pub enum Mode {
     /// Bare hyper: no context, no limit, no watch.
     Hyper,
+    /// Bare hyper, and the handler of `On`: it makes a context with a limit for each request by itself. Nothing but that limit
+    /// ends it.
+    ByHand,
     /// bequest-http, and a handler that does not ask for its context.
     Off,
     /// bequest-http, and a handler that works with its context: reads the time left, derives a limit of its own, and looks
@@ -35,11 +38,12 @@ pub enum Protocol {
 }
 
 impl Mode {
-    pub const ALL: [Mode; 4] = [Mode::Hyper, Mode::Off, Mode::On, Mode::Listed];
+    pub const ALL: [Mode; 5] = [Mode::Hyper, Mode::ByHand, Mode::Off, Mode::On, Mode::Listed];
 
     pub fn name(self) -> &'static str {
         match self {
             Mode::Hyper => "hyper",
+            Mode::ByHand => "by-hand",
             Mode::Off => "off",
             Mode::On => "on",
             Mode::Listed => "listed",
@@ -79,7 +83,15 @@ pub fn serve(mode: Mode, protocol: Protocol) -> SocketAddr {
             tell.send(listener.local_addr().expect("an address"))
                 .expect("asked for");
             match mode {
-                Mode::Hyper => serve_hyper(listener, protocol).await,
+                Mode::Hyper => {
+                    let answer = |_: &Request<hyper::body::Incoming>| answer();
+                    serve_hyper(listener, protocol, answer).await;
+                }
+                Mode::ByHand => {
+                    let root = Context::background();
+                    let answer = move |_: &Request<hyper::body::Incoming>| work(&root.with_timeout(LIMIT));
+                    serve_hyper(listener, protocol, answer).await;
+                }
                 Mode::Off | Mode::On | Mode::Listed => serve_bequest(listener, mode).await,
             }
         });
@@ -87,20 +99,29 @@ pub fn serve(mode: Mode, protocol: Protocol) -> SocketAddr {
     told.recv().expect("a server")
 }
 
+/// How long a request may take; the default of bequest-http.
+const LIMIT: Duration = Duration::from_secs(30);
+
 fn answer() -> Response<Full<Bytes>> {
     Response::new(Full::new(Bytes::from_static(b"hello, world")))
 }
 
-async fn serve_hyper(listener: TcpListener, protocol: Protocol) {
-    let service = hyper::service::service_fn(|request: Request<hyper::body::Incoming>| async move {
-        let answer = answer();
-        drop(request);
-        Ok::<_, Infallible>(answer)
+async fn serve_hyper<A>(listener: TcpListener, protocol: Protocol, answer: A)
+where
+    A: Fn(&Request<hyper::body::Incoming>) -> Response<Full<Bytes>> + Clone + Send + 'static,
+{
+    let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+        let answer = answer.clone();
+        async move {
+            let answer = answer(&request);
+            drop(request);
+            Ok::<_, Infallible>(answer)
+        }
     });
     loop {
         let (stream, _) = listener.accept().await.expect("it accepts");
         stream.set_nodelay(true).expect("an open socket");
-        let io = TokioIo::new(stream);
+        let (io, service) = (TokioIo::new(stream), service.clone());
         tokio::spawn(async move {
             // A client that leaves is an error to hyper, and nothing to us.
             let _ = match protocol {

@@ -41,7 +41,7 @@ fn main() {
         _ => None,
     };
     let Some(((mode, protocol), requests)) = parsed else {
-        eprintln!("usage: peers-http-counts hyper|off|on|listed http1|http2 REQUESTS");
+        eprintln!("usage: peers-http-counts hyper|by-hand|off|on|listed http1|http2 REQUESTS");
         std::process::exit(2);
     };
     let mut client = Client::connect(serve(mode, protocol), protocol);
