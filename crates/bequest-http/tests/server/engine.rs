@@ -11,6 +11,7 @@ mod client;
 mod connect;
 mod connections;
 mod control;
+mod crowds;
 mod errors;
 mod heads;
 mod panics;

@@ -158,6 +158,14 @@ async fn fields() {
             r#"200 [content-length: 5; date: now; trailer: x-end; x-c: c], "hello" END"#,
         ),
         case(
+            "those that HTTP/1 would take out, and that are said anew",
+            |_| {
+                let fields = [("connection", "date, content-length"), ("date", "then")];
+                length("6", with(200, &fields, "hello"))
+            },
+            r#"200 [content-length: 5; date: now], "hello" END"#,
+        ),
+        case(
             "two lists of those of HTTP/1, of which only the first is looked at",
             |_| {
                 let fields = [

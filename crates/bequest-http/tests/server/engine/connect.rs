@@ -185,3 +185,37 @@ async fn a_request_for_a_tunnel_may_be_given_up_before_it_is_answered() {
     let sees = ["told: begun", "told: no tunnel", "told: begun"];
     same("given up", late, script, &sees).await;
 }
+
+#[tokio::test]
+async fn a_tunnel_that_is_given_up_later_is_over_then() {
+    async fn keeps(mut request: Request, cue: Cue) -> Answer {
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            cue.come().await;
+            drop(upgrade);
+        });
+        Ok(full(""))
+    }
+    let script = async |client: &mut Client| {
+        connect(client, 1, false, &[]).await;
+        client.until("an answer", |seen| seen.is_answered(1)).await;
+        client.data(1, b"ping", false).await;
+        client.settle().await;
+        assert!(!client.record.is_over(1));
+        client.cue();
+        client.until("a reset", |seen| seen.is_reset(1)).await;
+    };
+    same("kept", keeps, script, &[DROPPED]).await;
+}
+
+#[tokio::test]
+async fn what_is_sent_before_the_answer_is_read_behind_it() {
+    let script = async |client: &mut Client| {
+        connect(client, 1, false, &[]).await;
+        client.data(1, b"ping", false).await;
+        client.data(1, b"pong", true).await;
+        client.over(1).await;
+    };
+    let sees = [r#"1: 200 [date: now], "pingpong", "" END"#, "told: the end"];
+    same("early", tunnel(echo), script, &sees).await;
+}

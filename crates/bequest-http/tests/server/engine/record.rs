@@ -55,6 +55,11 @@ impl Record {
         events.push(event);
     }
 
+    /// Leaves out what was seen of a stream.
+    pub(super) fn forget(&mut self, stream: u32) {
+        self.streams.remove(&stream);
+    }
+
     /// Whether an answer has begun on this stream.
     pub(super) fn is_answered(&self, stream: u32) -> bool {
         let is_head = |event: &Event| {

@@ -46,6 +46,12 @@ async fn bodies_are_read_to_their_end() {
         ("no length", &[][..], &[5][..], "told: 5 bytes"),
         ("a length", &[("content-length", "5")], &[5], "told: 5 bytes"),
         (
+            "a length, said twice",
+            &[("content-length", "5"), ("content-length", "5")],
+            &[5],
+            "told: 5 bytes",
+        ),
+        (
             "several frames",
             &[("content-length", "5")],
             &[2, 0, 3],
