@@ -141,6 +141,8 @@ async fn hyper_alone(service: Service) -> (TcpStream, Box<dyn FnOnce()>) {
     let (shut_down, is_shut_down) = oneshot::channel::<()>();
     tokio::spawn(async move {
         let (stream, _) = listener.accept().await.expect("a client");
+        // As ours: small frames do not wait for each other.
+        stream.set_nodelay(true).expect("an open socket");
         let http = http2::Builder::new(TokioExecutor::new());
         let mut http = Box::pin(http.serve_connection(TokioIo::new(stream), service));
         tokio::select! {
