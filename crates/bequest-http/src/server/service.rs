@@ -129,6 +129,13 @@ impl<B: Send + 'static> Exchanging<B> {
     }
 }
 
+impl<B: Send + 'static> Exchanging<B> {
+    /// The exchange, until it has answered.
+    pub(super) fn unanswered(&self) -> Option<&Arc<Exchange>> {
+        self.exchange.as_ref()
+    }
+}
+
 impl<B> Future for Exchanging<B>
 where
     B: Body + Send + 'static,
@@ -179,7 +186,7 @@ where
 {
     /// The exchange.
     pub(super) fn exchange(&self) -> &Arc<Exchange> {
-        self.exchange.as_ref().expect("it has not answered")
+        self.unanswered().expect("it has not answered")
     }
 
     /// Passes on what the service said.

@@ -13,6 +13,7 @@ mod connections;
 mod control;
 mod crowds;
 mod errors;
+mod faults;
 mod heads;
 mod panics;
 mod record;

@@ -291,6 +291,28 @@ async fn a_stream_of_http2_whose_window_stays_closed_is_reset_and_the_connection
 }
 
 #[tokio::test]
+async fn such_a_stream_is_reset_though_somebody_keeps_the_body_of_its_request() {
+    let clock = TestClock::new();
+    let (held, holds) = mpsc::unbounded_channel();
+    let service = service_fn(move |request: Request<RequestBody>| {
+        held.send(request).expect("a test");
+        async { endless() }
+    });
+    let builder = Server::builder().limits(Limits {
+        write_stall: 30 * SECOND,
+        ..unlimited()
+    });
+    let server = TestServer::with(builder, clock.context(), service).await;
+    let client = Http2::connect(server.addr).await;
+    let stalled = client.begin(Method::POST, "/stalled", false).await;
+    let mut upload = stalled.body;
+    let reset = std::future::poll_fn(|cx| upload.poll_reset(cx));
+    let (reset, _) = clock.step_until(STEP, "the limit", reset).await;
+    assert_eq!(reset.expect("a reset"), h2::Reason::CANCEL);
+    assert_eq!(holds.len(), 1);
+}
+
+#[tokio::test]
 async fn control_without_the_limit_a_client_that_never_reads_is_kept() {
     let clock = TestClock::new();
     let (service, mut arrivals) = probe();

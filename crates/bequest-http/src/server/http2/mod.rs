@@ -16,8 +16,9 @@
 //! 1. What first polls take of one poll of the connection is bounded, see [`FirstPolls`]. A look whether a stream was reset
 //!    already begins nothing, and is made all the same.
 //! 2. Nothing is lost by a first poll: a stream that waits is polled again by its task, which is the one that is woken.
-//! 3. No handler begins for a stream that was reset before.
+//! 3. No handler begins for a stream that its client has reset before.
 //! 4. A stream that is dropped before its answer is complete is reset, and its handler told before.
+//! 5. What panics in a stream is the end of that stream only.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -144,22 +145,18 @@ impl<S: App> Http2<S> {
         let (is_worth_one, looks) = (self.first_polls.begin(), conn.resets());
         // Whoever it is that would be woken (invariant 2): its task polls it again.
         let mut cx = TaskContext::from_waker(Waker::noop());
-        let mut stream = self.spare.as_mut().as_pin_mut().expect("placed above");
-        let is_over = match is_worth_one {
-            true => stream.poll(&mut cx).is_ready(),
-            // Invariant 1.
-            false => looks && stream.as_mut().is_reset(&mut cx),
-        };
-        if is_over {
-            // Its exchange is finished by this.
-            self.spare.set(None);
-            if is_worth_one {
-                self.first_polls.ended(|| conn.spent_in_poll());
-            }
-            return;
-        }
         if is_worth_one {
+            if stream::poll_placed(&mut self.spare, conn, &mut cx).is_ready() {
+                return self.first_polls.ended(|| conn.spent_in_poll());
+            }
             self.first_polls.waited();
+        } else if looks {
+            // Invariant 1.
+            let stream = self.spare.as_mut().as_pin_mut().expect("placed above");
+            if stream.is_reset(&mut cx) {
+                // Its exchange is finished by this.
+                return self.spare.set(None);
+            }
         }
         let stream = std::mem::replace(&mut self.spare, Box::pin(None));
         task::spawn(conn, stream);

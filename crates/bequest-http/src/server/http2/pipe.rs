@@ -82,7 +82,10 @@ impl<B: Body<Data = Bytes, Error = BoxError>> Pipe<B> {
                 Err(frame) => {
                     if let Ok(trailers) = frame.into_trailers() {
                         this.stream.reserve_capacity(0);
-                        let _ = this.stream.send_trailers(trailers);
+                        if this.stream.send_trailers(trailers).is_err() {
+                            // There are fields in them that must not be. Of a stream that is no more this says nothing.
+                            this.stream.send_reset(Reason::INTERNAL_ERROR);
+                        }
                         return Poll::Ready(Ok(()));
                     }
                 }

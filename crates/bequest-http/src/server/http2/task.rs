@@ -16,7 +16,7 @@ use super::super::connection::Connection;
 use super::super::exchange::Exchange;
 use super::super::silence;
 use super::super::statistics::TaskGuard;
-use super::stream::Stream;
+use super::stream::{self, Stream};
 use super::{Placed, head};
 
 /// A stream that has a task of its own.
@@ -60,11 +60,10 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let this = &mut *self;
         head::look_at_clock();
-        let mut stream = this.stream.as_mut().as_pin_mut().expect("a task has a stream");
-        let mut polled = stream.as_mut().poll(cx);
-        if polled.is_pending() {
+        let mut polled = stream::poll_placed(&mut this.stream, &this.conn, cx);
+        if let Some(stream) = this.stream.as_ref().as_pin_ref() {
             // The drop of the stream resets it.
-            polled = this.stall.poll(stream.answering(), cx);
+            polled = this.stall.poll(stream.get_ref().answering(), cx);
         }
         if polled.is_ready() || this.stall.0.is_some() {
             this.conn.answers().came();
