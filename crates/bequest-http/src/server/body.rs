@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! 1. A response has *ended* if all of it was handed to the connection, or if there was nothing to hand over. A body
-//!    is not polled to its `None` for `HEAD`, 204, 304 or an exhausted `Content-Length`; that is an end as well.
+//!    is not polled to its `None` for `HEAD`, 204, 304, a tunnel or an exhausted `Content-Length`; that is an end as well.
 //! 2. The drop of a response body finishes its exchange, always.
 //! 3. What has no body by its method or status is sent without one. On HTTP/1 the engine sees to that; on HTTP/2 it would
 //!    send what the service answered, which a client takes for an error of the protocol.
@@ -104,6 +104,8 @@ struct Watch {
     complete: bool,
     /// Whether nothing of it is to be sent (invariant 3).
     is_withheld: bool,
+    /// Whether it has failed, or been ended, before that, and not its client. Its context has ended with that.
+    has_failed: bool,
     /// Whether it has taken more than one frame, so that the stream may have to wait for the client to take one.
     is_open_ended: bool,
     /// How many bytes the head announced, if it did.
@@ -229,7 +231,8 @@ impl<B: Body> ResponseBody<B> {
         let (status, headers) = (head.status, &head.headers);
         let bodiless = exchange.method() == Method::HEAD
             || status.is_informational()
-            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+            || (exchange.method() == Method::CONNECT && status.is_success());
         let complete = bodiless || body.is_end_stream();
         let announced = content_length(headers).or(body.size_hint().exact());
         let mut watch = Watch::new(exchange, status, complete, announced);
@@ -253,6 +256,7 @@ impl<B: Body> ResponseBody<B> {
                 exchange: exchange.clone(),
                 complete: true,
                 is_withheld: false,
+                has_failed: false,
                 is_open_ended: false,
                 announced: None,
                 sent: 0,
@@ -314,6 +318,7 @@ where
             Ok(Poll::Pending) => {
                 let end = ready!(this.watch.poll_end(cx));
                 if !this.watch.exchange.is_grpc() || end.reason().is_departure() {
+                    this.watch.has_failed = true;
                     return Poll::Ready(Some(Err(end.into())));
                 }
                 // A call of gRPC ends in good order whatever it says.
@@ -333,10 +338,12 @@ where
             }
             Ok(Poll::Ready(Some(Err(error)))) => {
                 let error = Arc::<dyn std::error::Error + Send + Sync>::from(error.into());
+                this.watch.has_failed = true;
                 this.watch.exchange.fail(Box::new(Shared(error.clone())));
                 Poll::Ready(Some(Err(Box::new(Shared(error)))))
             }
             Err(panic) => {
+                this.watch.has_failed = true;
                 this.watch.exchange.tell(Reason::Panicked);
                 this.watch.exchange.report_panic(&panic);
                 Poll::Ready(Some(Err(Box::new(panic))))
@@ -369,6 +376,7 @@ impl Watch {
             exchange,
             complete,
             is_withheld: false,
+            has_failed: false,
             is_open_ended: false,
             announced,
             sent: 0,
@@ -439,7 +447,11 @@ impl Drop for Watch {
         }
         match self.complete {
             true => self.exchange.finish_answered(),
-            false => self.exchange.finish(self.exchange.departure()),
+            false => {
+                let end = self.exchange.context().err().filter(|_| self.has_failed);
+                let reason = end.map_or_else(|| self.exchange.departure(), |end| end.reason());
+                self.exchange.finish(reason);
+            }
         }
     }
 }

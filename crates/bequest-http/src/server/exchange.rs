@@ -344,7 +344,8 @@ impl Exchange {
         if let Some(counter) = self.counter(&end) {
             counter.fetch_add(1, Relaxed);
         }
-        if reason == Reason::StreamReset {
+        // What has panicked is dropped without having been asked, and no doing of the client's.
+        if reason == Reason::StreamReset && end.reason() != Reason::Panicked {
             self.conn.counts_reset(now);
         }
         self.release(now, end.reason() == Reason::ResponseEnded);

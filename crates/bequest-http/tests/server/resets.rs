@@ -5,17 +5,21 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bequest::Reason;
-use bequest_http::server::{Limits, RequestBody, Server, service_fn};
+use bequest_http::server::{BoxError, Limits, RequestBody, Server, service_fn};
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, channel::Channel};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::common::{Event, Frame, RawHttp2, TestClock, TestServer, http2_bytes, until};
+use super::common::{
+    Event, Frame as Http2Frame, RawHttp2, TestBody, TestClock, TestServer, http2_bytes, until,
+};
 
 /// As many streams as a client may have at once by default.
 const STREAMS: u32 = 200;
@@ -82,7 +86,7 @@ fn reset(ids: impl Iterator<Item = u32>) -> Vec<u8> {
 /// A client with one request under way opens `count` more and gives all of these up, in one piece, so that the server has not
 /// looked at any of them before. Answers how its connection ended, if it did; otherwise the one request is answered, and another
 /// one.
-async fn mass_cancel(addr: SocketAddr, let_go: &Semaphore, count: u32) -> Option<Frame> {
+async fn mass_cancel(addr: SocketAddr, let_go: &Semaphore, count: u32) -> Option<Http2Frame> {
     let mut client = RawHttp2::connect(addr).await;
     client.get(1, "/stays").await;
     assert!(client.is_answered().await);
@@ -105,12 +109,12 @@ async fn mass_cancel(addr: SocketAddr, let_go: &Semaphore, count: u32) -> Option
 }
 
 /// How many streams of such a client had come when it was sent away, the first one not among them.
-fn opened(away: &Frame) -> u32 {
+fn opened(away: &Http2Frame) -> u32 {
     let last = away.payload[..4].try_into().expect("four bytes");
     (u32::from_be_bytes(last) - 1) / 2
 }
 
-fn is_enhance_your_calm(frame: &Frame) -> bool {
+fn is_enhance_your_calm(frame: &Http2Frame) -> bool {
     frame.kind == RawHttp2::GOAWAY
         && frame.payload[4..8] == u32::from(h2::Reason::ENHANCE_YOUR_CALM).to_be_bytes()
 }
@@ -160,7 +164,7 @@ enum How {
 }
 
 /// Opens twenty streams and gives them up, again and again, until the server has had enough or there were so many of them.
-async fn attack(client: &mut RawHttp2, how: How, most: u32) -> Result<(), Frame> {
+async fn attack(client: &mut RawHttp2, how: How, most: u32) -> Result<(), Http2Frame> {
     let ends = |id| match how {
         How::AtOnce | How::Begun => http2_bytes::reset(id),
         How::ByTheServer => {
@@ -186,7 +190,7 @@ async fn attack(client: &mut RawHttp2, how: How, most: u32) -> Result<(), Frame>
 }
 
 /// Whether the server answers a ping, or sends the client away.
-async fn heard(client: &mut RawHttp2) -> Result<(), Frame> {
+async fn heard(client: &mut RawHttp2) -> Result<(), Http2Frame> {
     client
         .try_send(&http2_bytes::frame(RawHttp2::PING, 0, 0, b"are you?"))
         .await;
@@ -295,7 +299,7 @@ async fn once_it_is_one_too_many_nothing_more_is_read() {
 }
 
 /// Gives up one request in so many, and has the others answered, until it is sent away or has asked so often.
-async fn proxy(client: &mut RawHttp2, one_in: u32, most: u32) -> Result<(), Frame> {
+async fn proxy(client: &mut RawHttp2, one_in: u32, most: u32) -> Result<(), Http2Frame> {
     for nth in 1..=most {
         let id = 2 * nth + 1;
         if nth % one_in != 0 {
@@ -327,4 +331,73 @@ async fn control_who_lets_none_be_answered_is() {
     let (server, _let_go) = server(resets(20)).await;
     let mut client = RawHttp2::connect(server.addr).await;
     proxy(&mut client, 1, 2_000).await.expect_err("it is sent away");
+}
+
+/// How answers break off that the server does not bring to their end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Breaks {
+    Failing,
+    Panicking,
+    Late,
+}
+
+impl Breaks {
+    fn answer(self) -> Response<TestBody> {
+        let (mut sender, body) = Channel::<Bytes, BoxError>::new(2);
+        sender
+            .try_send(Frame::data(Bytes::from_static(b"half of it")))
+            .expect("an empty channel");
+        match self {
+            Breaks::Failing => sender.abort("on purpose".into()),
+            Breaks::Late => drop(tokio::spawn(async move {
+                let _sender = sender;
+                std::future::pending::<()>().await
+            })),
+            Breaks::Panicking => {
+                let body = body.map_frame(|_| panic!("on purpose"));
+                return Response::new(body.boxed_unsync());
+            }
+        }
+        Response::new(body.boxed_unsync())
+    }
+}
+
+/// A stream that the server resets is none that its client has given up.
+#[tokio::test]
+async fn who_is_reset_by_the_server_for_its_own_sake_is_never_sent_away() {
+    const SECOND: Duration = Duration::from_secs(1);
+    for how in [Breaks::Failing, Breaks::Panicking, Breaks::Late] {
+        let clock = TestClock::new();
+        let limits = Limits {
+            request: SECOND,
+            answer: SECOND,
+            ..resets(5)
+        };
+        let service = service_fn(move |_: Request<RequestBody>| async move { how.answer() });
+        let builder = Server::builder().limits(limits);
+        let server = TestServer::with(builder, clock.context(), service).await;
+        let mut client = RawHttp2::connect(server.addr).await;
+        for id in ids(1, 100) {
+            client.get(id, "/").await;
+        }
+        let mut is_reset = 0;
+        let all = async {
+            while is_reset < 100 {
+                let frame = client.next().await.expect("a word before the end");
+                assert_ne!(frame.kind, RawHttp2::GOAWAY, "{how:?}");
+                is_reset += u32::from(frame.kind == RawHttp2::RST_STREAM);
+            }
+        };
+        match how {
+            Breaks::Late => drop(clock.step_until(SECOND / 4, "all to be late", all).await),
+            Breaks::Failing | Breaks::Panicking => all.await,
+        }
+        assert_eq!(heard(&mut client).await, Ok(()), "{how:?}");
+        let counted = server.statistics.snapshot();
+        assert_eq!(
+            (counted.requests, counted.client_gone, counted.served),
+            (0, 0, 0),
+            "{how:?}"
+        );
+    }
 }

@@ -75,7 +75,7 @@ impl Connection {
                 let http = builder.serve_connection(TokioIo::new(wire), service);
                 let mut http = Box::pin(http.with_upgrades());
                 let over = drive(self, http.as_mut(), attendant).await;
-                // From here on hyper's future is still there (invariant 1).
+                // The engine's future is still there, and stays until the context has ended (invariant 1).
                 if let (Over::Finished(Ok(())), Some(scope)) = (&over, self.take_upgrade()) {
                     upgrade::outlive(self, scope, &outlook).await;
                 }

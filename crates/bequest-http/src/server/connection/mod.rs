@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! 1. The connection's context ends with its reason before hyper's future is dropped, so that whatever a handler sees of
+//! 1. The connection's context ends with its reason before the engine's future is dropped, so that whatever a handler sees of
 //!    that drop it can explain.
 //! 2. While nothing is in flight exactly one limit runs: first byte, header or idle. While something is in flight none of
 //!    these does; the requests have their own. The limit on stalled writes runs whenever a write waits.
@@ -367,7 +367,7 @@ impl Connection {
         Some(self.server.stopwatch.now().saturating_sub(departed))
     }
 
-    /// Why hyper has dropped an exchange of this connection, when it has; `of_stream` if that was a stream among others.
+    /// Why the engine has dropped an exchange of this connection, when it has; `of_stream` if that was a stream among others.
     pub(super) fn departure(&self, of_stream: bool) -> Reason {
         match self.peer.state().reason() {
             Some(reason) => reason,
