@@ -4,11 +4,11 @@
 //!
 //! # Invariants
 //!
-//! 1. Whoever sees that nothing is in flight sees since when: the time is written before the last request is counted as ended,
-//!    and read after the counts.
+//! 1. Whoever sees that nothing is in flight, and no tunnel open, sees since when: the time is written before the last of them is
+//!    counted as ended, and read after the counts.
 //! 2. Everything else is a time of its own, and may be a moment old when it is read.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::time::Duration;
 
 use super::counts::Counted;
@@ -17,6 +17,8 @@ use super::counts::Counted;
 pub(super) struct Activity {
     /// Requests whose answer is not complete are in flight (invariant 1).
     requests: Counted,
+    /// Tunnels of HTTP/2 that are open (invariant 1).
+    tunnels: AtomicUsize,
     /// Since when the client owes the rest of a header.
     pub(super) header_since: Stamp,
     /// Since when nothing has been in flight; by the cheap clock, so up to a tick of the system too early.
@@ -33,7 +35,7 @@ pub(super) struct Stamp(AtomicU64);
 
 /// What the connection waits for while nothing is in flight.
 pub(super) enum Waiting {
-    /// Something is in flight.
+    /// Something is in flight, or a tunnel is open.
     Not,
     /// The rest of a header, since then.
     Header(Duration),
@@ -46,6 +48,7 @@ impl Activity {
     pub(super) fn idle(now: Duration, requests: Counted) -> Activity {
         let activity = Activity {
             requests,
+            tunnels: AtomicUsize::new(0),
             header_since: Stamp::default(),
             idle_since: Stamp::default(),
             departed: Stamp::default(),
@@ -62,6 +65,11 @@ impl Activity {
 
     pub(super) fn is_busy(&self) -> bool {
         self.in_flight() > 0
+    }
+
+    /// Whether a tunnel is open.
+    pub(super) fn has_tunnels(&self) -> bool {
+        self.tunnels.load(Acquire) > 0
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -87,13 +95,23 @@ impl Activity {
         self.requests.end(served);
     }
 
+    /// To be said before the request that has asked for it is over.
+    pub(super) fn tunnel_began(&self) {
+        self.tunnels.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn tunnel_ended(&self, now: Duration) {
+        self.idle_since.set(now);
+        self.tunnels.fetch_sub(1, Release);
+    }
+
     /// Begins the idle time anew.
     pub(super) fn restart_idle(&self, now: Duration) {
         self.idle_since.set(now);
     }
 
     pub(super) fn waiting(&self) -> Waiting {
-        if self.is_busy() {
+        if self.is_busy() || self.has_tunnels() {
             return Waiting::Not;
         }
         match self.header_since.get() {

@@ -30,7 +30,7 @@ pub struct Limits {
     /// answer to more is 431.
     pub header: Duration,
     /// Between two requests of one connection. On HTTP/2, frames that open no stream do not count as activity; sent by
-    /// halves, they gain `header` at most. Default 60 s. Reason `Limit("idle")`.
+    /// halves, they gain `header` at most; a connection is not idle while a tunnel (`CONNECT`) is open. Default 60 s. Reason `Limit("idle")`.
     pub idle: Duration,
     /// From the end of a request's header to the end of its response body: the deadline of the request's context.
     /// Default 30 s. Reason `Limit("request")`. A route may have less by [`Builder::request_context`](super::Builder::request_context).
@@ -45,7 +45,7 @@ pub struct Limits {
     /// whose window it leaves closed, before that stream is reset. Default 30 s. Reason `Limit("write stall")`, or
     /// [`Unreachable`](bequest::Reason::Unreachable) if the system knows that nobody was there to take it, for `unreachable`.
     pub write_stall: Duration,
-    /// How long a client with a request in flight may be silent, though it is asked for a sign of life. Default 30 s. Reason
+    /// How long a client with a request in flight, or an open tunnel, may be silent, though it is asked for a sign of life. Default 30 s. Reason
     /// [`Unreachable`](bequest::Reason::Unreachable).
     ///
     /// On HTTP/2 it is asked by PING, and it may take a sixth longer. On HTTP/1 the client's system is asked, by keepalive and by

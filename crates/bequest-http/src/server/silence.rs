@@ -6,8 +6,8 @@
 //! # Invariants
 //!
 //! 1. Either way the limit is `Limits::unreachable`, and the reason `Unreachable`.
-//! 2. A peer that sends anything at all is there. Only peers with a request in flight are judged; the others have the idle
-//!    limit.
+//! 2. A peer that sends anything at all is there. Only peers with a request in flight or an open tunnel are judged; the others
+//!    have the idle limit.
 
 use std::future::poll_fn;
 use std::io;
@@ -72,7 +72,7 @@ pub(super) async fn silence(conn: &Connection) {
     loop {
         let (now, heard) = (server.stopwatch.now(), conn.heard());
         let quiet = now.saturating_sub(heard);
-        asked = asked.filter(|&asked| asked > heard && conn.is_busy());
+        asked = asked.filter(|&asked| asked > heard && conn.is_in_use());
         let rest = match asked {
             Some(asked) => {
                 // Who was asked late has the time to answer, whatever has kept this task.
@@ -82,7 +82,7 @@ pub(super) async fn silence(conn: &Connection) {
                     rest => rest,
                 }
             }
-            None if !conn.is_busy() => until_asked,
+            None if !conn.is_in_use() => until_asked,
             None if quiet < until_asked => until_asked - quiet,
             None => {
                 asked = Some(now);

@@ -31,7 +31,8 @@ use super::socket::Lookout;
 /// connection, also if the protocol is never changed.
 ///
 /// On HTTP/2 a stream becomes a tunnel (`CONNECT`). There it ends with the connection and with the shutdown; that the client
-/// has closed or reset the stream is seen by whoever reads or writes it.
+/// has closed or reset the stream is seen by whoever reads or writes it. While a tunnel is open its connection is not idle, and
+/// is asked for signs of life as while it serves a request.
 ///
 /// # Example: an echo that stops when it is told
 ///

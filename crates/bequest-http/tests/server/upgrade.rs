@@ -219,3 +219,48 @@ async fn tunnels_of_http2_hear_of_the_shutdown_at_once() {
     server.stop().await;
     assert_eq!(clock.elapsed(), Duration::ZERO);
 }
+
+/// A server whose idle limit is 60 s.
+async fn with_a_tunnel(clock: &TestClock) -> (TestServer, RawHttp2, Upgraded) {
+    let (server, mut told) = start(clock.context()).await;
+    let mut client = RawHttp2::connect(server.addr).await;
+    connect(&mut client, 1).await;
+    let tunnel = guard("a tunnel", told.recv()).await.expect("a handler");
+    (server, client, tunnel)
+}
+
+#[tokio::test]
+async fn a_connection_of_http2_is_not_idle_while_a_tunnel_is_open_and_is_after_that() {
+    let clock = TestClock::new();
+    let (mut server, mut client, mut tunnel) = with_a_tunnel(&clock).await;
+    for _ in 0..60 {
+        clock.advance(Duration::from_secs(5));
+        client.frame(RawHttp2::DATA, 0, 1, b"ping").await;
+        let mut got = [0; 4];
+        guard("the bytes", tunnel.socket.read_exact(&mut got))
+            .await
+            .expect("an open tunnel");
+    }
+    assert!(!tunnel.upgrade.is_done());
+    drop(tunnel);
+    let step = Duration::from_secs(1);
+    let (end, waited) = clock.step_until(step, "the limit", server.events.closed()).await;
+    assert_eq!(end.reason(), Reason::Limit("idle"));
+    assert!(waited >= Duration::from_secs(60));
+    drop(client);
+}
+
+#[tokio::test]
+async fn a_client_of_http2_with_an_open_tunnel_is_asked_whether_it_is_there() {
+    let clock = TestClock::new();
+    let (mut server, client, tunnel) = with_a_tunnel(&clock).await;
+    let step = Duration::from_secs(1);
+    let (end, waited) = clock.step_until(step, "the limit", server.events.closed()).await;
+    assert_eq!(end.reason(), Reason::Unreachable);
+    assert!(waited >= Duration::from_secs(30));
+    assert_eq!(
+        tunnel.upgrade.err().map(|end| end.reason()),
+        Some(Reason::Unreachable)
+    );
+    drop(client);
+}

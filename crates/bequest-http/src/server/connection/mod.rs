@@ -4,7 +4,7 @@
 //!
 //! 1. The connection's context ends with its reason before the engine's future is dropped, so that whatever a handler sees of
 //!    that drop it can explain.
-//! 2. While nothing is in flight exactly one limit runs: first byte, header or idle. While something is in flight none of
+//! 2. While nothing is in flight, and no tunnel is open, exactly one limit runs: first byte, header or idle. Otherwise none of
 //!    these does; the requests have their own. The limit on stalled writes runs whenever a write waits.
 
 use std::fmt;
@@ -96,6 +96,9 @@ pub(super) struct Place {
     _of_server: Raised,
     _of_kind: Raised,
 }
+
+/// A tunnel of HTTP/2 is open for as long as this is there, and its connection not idle.
+pub(super) struct OpenTunnel(Arc<Connection>);
 
 impl Connection {
     /// Makes the connection's context, below the server's.
@@ -266,6 +269,12 @@ impl Connection {
         upgrade
     }
 
+    /// A tunnel of HTTP/2 is open from now on.
+    pub(super) fn opens_tunnel(self: &Arc<Connection>) -> OpenTunnel {
+        self.activity.tunnel_began();
+        OpenTunnel(self.clone())
+    }
+
     /// Tells the tunnels of HTTP/2 of the shutdown. What HTTP/1 changes to is told by whoever looks after it.
     pub(super) fn end_tunnels(&self) {
         if self.is_http2() {
@@ -295,7 +304,7 @@ impl Connection {
     pub(super) fn is_shut_down(&self) -> bool {
         self.ends_with_shutdown.load(Relaxed)
             && self.server.draining.is_done()
-            && !(self.is_http2() && self.is_busy())
+            && !(self.is_http2() && self.is_in_use())
     }
 
     /// Nobody reads or writes the socket any more.
@@ -316,6 +325,11 @@ impl Connection {
     /// Whether a request is being served.
     pub(super) fn is_busy(&self) -> bool {
         self.activity.is_busy()
+    }
+
+    /// Whether a request is being served, or a tunnel is open.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.is_busy() || self.activity.has_tunnels()
     }
 
     /// Whether it has as many handlers as it may have: those at work, those of streams that were reset and are not dropped
@@ -422,6 +436,13 @@ impl Connection {
             _of_server: tally.lingering.raise_below(limits.lingering)?,
             _of_kind: kind.raise(),
         })
+    }
+}
+
+impl Drop for OpenTunnel {
+    fn drop(&mut self) {
+        let conn = &self.0;
+        conn.activity.tunnel_ended(conn.server.stopwatch.now());
     }
 }
 

@@ -232,7 +232,7 @@ where
         }
         parts.headers.remove(http::header::CONTENT_LENGTH);
         match respond.send_response(Response::from_parts(parts, ()), false) {
-            Ok(stream) => tunnel.open(stream),
+            Ok(stream) => tunnel.open(stream, body.exchange().conn()),
             Err(_) => respond.send_reset(Reason::INTERNAL_ERROR),
         }
         return None;

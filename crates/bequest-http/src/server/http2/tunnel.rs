@@ -28,6 +28,8 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::super::connection::{Connection, OpenTunnel};
+
 /// What the engine is asked.
 const QUESTION: &[u8] = b"CONNECT tunnel:443 HTTP/1.1\r\nhost: tunnel\r\n\r\n";
 
@@ -90,12 +92,13 @@ pub(super) fn offer(received: RecvStream) -> (Offer, OnUpgrade) {
 
 impl Offer {
     /// The handler has agreed: from now on the stream is whoever's has asked for it.
-    pub(super) fn open(self, stream: SendStream<Bytes>) {
+    pub(super) fn open(self, stream: SendStream<Bytes>, conn: &Arc<Connection>) {
         *self.place.lock() = Some(Tunnel {
             stream,
             received: self.received,
             unread: Bytes::new(),
             has_ended: false,
+            _open: conn.opens_tunnel(),
         });
         // The engine waits for it, and hands the tunnel over by that, or drops it where nobody has asked.
         let mut engine = self.engine;
@@ -132,6 +135,7 @@ struct Tunnel {
     unread: Bytes,
     /// Whether its writing side is closed.
     has_ended: bool,
+    _open: OpenTunnel,
 }
 
 impl Hatch {
