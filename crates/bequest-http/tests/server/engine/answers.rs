@@ -1,4 +1,4 @@
-//! Answers: their fields, where they end, how they fail.
+//! Answers: their fields, where they end, how their bodies fail.
 
 use bytes::Bytes;
 use h2::Reason;
@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Empty};
 use super::super::common::{TestBody, full};
 use super::body::{Caused, Step, Steps, data, failure, pause, wait};
 use super::client::Client;
-use super::stage::{Answer, Cue, always, differs, same};
+use super::stage::{Cue, always, differs, same};
 
 /// An answer, and what the client sees of it.
 struct Case {
@@ -291,23 +291,6 @@ async fn failures() {
         "RST_STREAM INTERNAL_ERROR",
     )];
     play(&cases, get).await;
-}
-
-#[tokio::test]
-async fn a_service_that_fails_is_answered_for() {
-    let of_ours = "1: 500 [content-length: 18; content-type: text/plain; charset=utf-8; date: now], \
-                   \"the service failed\" END";
-    for (reason, of_hyper) in [
-        (None, "1: RST_STREAM INTERNAL_ERROR"),
-        (Some(Reason::REFUSED_STREAM), "1: RST_STREAM REFUSED_STREAM"),
-    ] {
-        let handler = move |_, _| {
-            let error = reason.map(|reason| h2::Error::from(reason).into());
-            std::future::ready(Answer::Err(error.unwrap_or_else(|| "on purpose".into())))
-        };
-        let why = "a failure is an answer, on both protocols, and its reason is for the observer";
-        differs(why, handler, get, &[of_hyper], &[of_ours]).await;
-    }
 }
 
 /// What has no body by its method or status is sent without one, which hyper leaves to the handler: the length goes with it, unless

@@ -28,6 +28,8 @@ pub(super) struct Client {
     told: UnboundedReceiver<String>,
     /// What they wait for.
     cues: Arc<Semaphore>,
+    /// What is to be sent in one piece.
+    held: Option<Vec<u8>>,
     /// How much may be sent on a stream that is new, on the connection, and on each stream.
     initial: i64,
     of_connection: i64,
@@ -59,6 +61,7 @@ impl Client {
             record: Record::default(),
             told,
             cues,
+            held: None,
             initial: WINDOW,
             of_connection: WINDOW,
             of_streams: HashMap::new(),
@@ -77,8 +80,22 @@ impl Client {
         client
     }
 
+    /// Holds back what is sent from now on.
+    pub(super) fn hold(&mut self) {
+        self.held = Some(Vec::new());
+    }
+
+    /// Sends it, in one piece: whatever reads the first of it has the rest.
+    pub(super) async fn let_go(&mut self) {
+        let held = self.held.take().expect("something is held");
+        self.send(&held).await;
+    }
+
     /// Sends these bytes, as far as the server still takes any.
     pub(super) async fn send(&mut self, bytes: &[u8]) {
+        if let Some(held) = &mut self.held {
+            return held.extend_from_slice(bytes);
+        }
         // Who is sent away sees that when it reads.
         let _ = self.stream.write_all(bytes).await;
     }

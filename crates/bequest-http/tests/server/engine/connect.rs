@@ -178,7 +178,7 @@ async fn a_request_for_a_tunnel_may_be_given_up_before_it_is_answered() {
         connect(client, 1, false, &[]).await;
         client.told().await;
         client.reset(1, Reason::CANCEL).await;
-        client.settle().await;
+        client.told().await;
         connect(client, 3, false, &[]).await;
         client.told().await;
     };

@@ -168,6 +168,7 @@ async fn a_body_that_is_not_of_its_length_is_reset() {
             client.told().await;
             client.data(1, &bytes(sent), true).await;
             client.over(1).await;
+            client.told().await;
         };
         same(
             name,
@@ -229,8 +230,10 @@ async fn who_answers_without_reading_has_the_rest_of_the_body_reset() {
         .await;
     }
     let script = async |client: &mut Client| {
+        client.hold();
         client.post(1).await;
         client.data(1, &bytes(5), true).await;
+        client.let_go().await;
         client.told().await;
         client.over(1).await;
     };
@@ -327,6 +330,7 @@ async fn malformed_trailers_are_the_end_of_their_stream_only() {
             client.data(1, &bytes(5), false).await;
             client.fields(1, end, fields).await;
             client.over(1).await;
+            client.told().await;
             client.get(3).await;
             client.over(3).await;
         };

@@ -75,8 +75,11 @@ async fn a_tunnel_carries_both_ways_until_its_client_ends_it() {
     };
     same("an end at once", tunnel(echo), script, &[OVER, "told: the end"]).await;
     let script = async |client: &mut Client| {
+        client.hold();
         connect(client, 1, false, &[("content-length", "0")]).await;
         client.data(1, b"ping", true).await;
+        client.let_go().await;
+        client.told().await;
         client.over(1).await;
     };
     // The engine holds it to its length, and a tunnel has none.
@@ -219,7 +222,7 @@ async fn much_goes_through_a_tunnel_both_ways() {
             client.open(0, 10_000).await;
             client.open(1, 10_000).await;
         }
-        client.over(1).await;
+        client.until("a reset", |seen| seen.is_reset(1)).await;
     };
     let sees = [
         r#"1: 200 [date: now], 200000 bytes, "" END, RST_STREAM NO_ERROR"#,

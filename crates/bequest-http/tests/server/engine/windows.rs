@@ -266,6 +266,7 @@ async fn windows_of_bodies_that_nobody_reads_are_given_back_with_them() {
             let (stream, path) = (2 * nth + 1, if nth % 2 == 0 { "/" } else { "/begun" });
             client.begin(stream, false, "POST", path, &[]).await;
             client.data(stream, &bytes(100_000), true).await;
+            client.settle().await;
             client.cue();
             client.over(stream).await;
         }
