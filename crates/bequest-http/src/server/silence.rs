@@ -69,13 +69,14 @@ pub(super) async fn silence(conn: &Connection) {
     let limit = limit.max(LEAST);
     let (until_asked, to_answer) = (limit / ASKED_AFTER, limit / ANSWERED_WITHIN);
     let mut asked: Option<Duration> = None;
+    let mut is_excused = false;
     loop {
         let (now, heard) = (server.stopwatch.now(), conn.heard());
         let quiet = now.saturating_sub(heard);
         asked = asked.filter(|&asked| asked > heard && conn.is_in_use());
         let rest = match asked {
             Some(asked) => {
-                // Who was asked late has the time to answer, whatever has kept this task.
+                // Who was asked late has the time to answer.
                 let until = (heard + limit).max(asked + to_answer);
                 match until.saturating_sub(now) {
                     Duration::ZERO => return,
@@ -85,7 +86,7 @@ pub(super) async fn silence(conn: &Connection) {
             None if !conn.is_in_use() => until_asked,
             None if quiet < until_asked => until_asked - quiet,
             None => {
-                asked = Some(now);
+                (asked, is_excused) = (Some(now), false);
                 conn.ask();
                 // The question is written where the engine is polled: by the task that polls this.
                 wake_itself().await;
@@ -93,7 +94,14 @@ pub(super) async fn silence(conn: &Connection) {
             }
         };
         // Not the whole rest: once there is an answer, the time until the next question runs from that.
-        server.pause(rest.min(until_asked)).await;
+        let rest = rest.min(until_asked);
+        server.pause(rest).await;
+        let woken = server.stopwatch.now();
+        if !is_excused && woken.saturating_sub(now) > rest + to_answer {
+            // What has kept this task may have kept the answer as well, as if the process was stopped. Not for ever.
+            asked = asked.map(|_| woken);
+            is_excused = asked.is_some();
+        }
     }
 }
 

@@ -502,3 +502,31 @@ async fn a_peer_of_http2_that_answers_its_pings_is_there() {
     }
     assert!(!arrival.ctx.is_done());
 }
+
+/// As one that was stopped, or whose machine was, and the answers of many clients have come meanwhile.
+#[tokio::test]
+async fn the_time_in_which_the_server_stood_still_is_not_that_of_its_peers() {
+    let clock = TestClock::new();
+    let (service, mut arrivals) = probe();
+    let limits = Limits {
+        unreachable: 30 * SECOND,
+        ..unlimited()
+    };
+    let mut server = TestServer::with(Server::builder().limits(limits), clock.context(), service).await;
+    let mut client = RawHttp2::connect(server.addr).await;
+    client.get(1, "/").await;
+    let arrival = arrivals.next().await;
+    let asked = question(&clock, &mut client).await;
+    clock.advance(3600 * SECOND);
+    client.frame(RawHttp2::PING, RawHttp2::ACK, 0, &asked).await;
+    client.frames_until_ping().await;
+    assert!(!arrival.ctx.is_done());
+    question(&clock, &mut client).await;
+    let (end, waited) = clock.step_until(STEP, "the limit", server.events.closed()).await;
+    assert_eq!(
+        end.reason(),
+        Reason::Unreachable,
+        "who says nothing after that is"
+    );
+    assert!(waited <= 30 * SECOND, "{waited:?}");
+}
