@@ -39,6 +39,7 @@ use super::wire::Wire;
 
 mod first_polls;
 mod head;
+mod outgoing;
 mod pipe;
 mod stream;
 mod task;

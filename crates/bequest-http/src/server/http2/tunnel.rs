@@ -29,15 +29,13 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::super::connection::{Connection, OpenTunnel};
+use super::outgoing::Outgoing;
 
 /// What the engine is asked.
 const QUESTION: &[u8] = b"CONNECT tunnel:443 HTTP/1.1\r\nhost: tunnel\r\n\r\n";
 
 /// How its answer ends.
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
-
-/// The most that is given to a stream in one write.
-const WRITE: usize = 16 * 1024;
 
 /// A tunnel that was offered to a handler.
 pub(super) struct Offer {
@@ -94,10 +92,9 @@ impl Offer {
     /// The handler has agreed: from now on the stream is whoever's has asked for it.
     pub(super) fn open(self, stream: SendStream<Bytes>, conn: &Arc<Connection>) {
         *self.place.lock() = Some(Tunnel {
-            stream,
+            outgoing: Outgoing::into_stream(stream, conn),
             received: self.received,
             unread: Bytes::new(),
-            has_ended: false,
             _open: conn.opens_tunnel(),
         });
         // The engine waits for it, and hands the tunnel over by that, or drops it where nobody has asked.
@@ -129,12 +126,10 @@ struct Hatch {
 
 /// One stream, both ways.
 struct Tunnel {
-    stream: SendStream<Bytes>,
+    outgoing: Outgoing,
     received: RecvStream,
     /// Has come, and not been read yet.
     unread: Bytes,
-    /// Whether its writing side is closed.
-    has_ended: bool,
     _open: OpenTunnel,
 }
 
@@ -235,54 +230,15 @@ impl AsyncRead for Tunnel {
 
 impl AsyncWrite for Tunnel {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.has_ended {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        if buf.is_empty() {
-            return Poll::Ready(Ok(0));
-        }
-        if let Poll::Ready(reset) = self.stream.poll_reset(cx) {
-            return Poll::Ready(Err(failure(reset.map_or_else(|error| error, h2::Error::from))));
-        }
-        if self.stream.capacity() == 0 {
-            // No more, as this write may be given up, and what is claimed is kept from others.
-            self.stream.reserve_capacity(1);
-            while self.stream.capacity() == 0 {
-                match ready!(self.stream.poll_capacity(cx)) {
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => return Poll::Ready(Err(failure(error))),
-                    None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-                }
-            }
-        }
-        let size = buf.len().min(WRITE);
-        let data = Bytes::copy_from_slice(&buf[..size]);
-        self.stream.send_data(data, false).map_err(failure)?;
-        Poll::Ready(Ok(size))
+        Pin::new(&mut self.outgoing).poll_write(cx, buf)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.outgoing).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.end())
-    }
-}
-
-impl Tunnel {
-    fn end(&mut self) -> io::Result<()> {
-        if std::mem::replace(&mut self.has_ended, true) {
-            return Ok(());
-        }
-        self.stream.send_data(Bytes::new(), true).map_err(failure)
-    }
-}
-
-impl Drop for Tunnel {
-    fn drop(&mut self) {
-        // Of a stream that was reset there is nothing to end.
-        let _ = self.end();
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.outgoing).poll_shutdown(cx)
     }
 }
 

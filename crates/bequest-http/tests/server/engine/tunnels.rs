@@ -329,3 +329,56 @@ async fn a_tunnel_may_end_with_trailers_which_nobody_reads() {
     let sees = [r#"1: 200 [date: now], "ping", "" END"#, "told: the end"];
     same("trailers", tunnel(echo), script, &sees).await;
 }
+
+#[tokio::test]
+async fn a_write_that_is_given_up_keeps_no_window_from_others() {
+    async fn writes_and_reads(tunnel: Tunnel, cue: Cue) {
+        let (mut reads, mut writes) = tokio::io::split(tunnel);
+        cue.come().await;
+        tokio::select! {
+            biased;
+            written = writes.write(b"x") => cue.tell(format!("written {written:?}")),
+            () = tokio::task::yield_now() => cue.tell("given up"),
+        }
+        let mut rest = Vec::new();
+        let _ = reads.read_to_end(&mut rest).await;
+    }
+    let handler = move |request: Request, cue: Cue| async move {
+        match request.method().as_str() {
+            "CONNECT" => tunnel(writes_and_reads)(request, cue).await,
+            _ => {
+                let size: usize = request.uri().path()[1..].parse().expect("a size");
+                Ok(full(bytes(size)))
+            }
+        }
+    };
+    let script = async |client: &mut Client| {
+        client.settings(&[(4, 1_000_000)]).await;
+        connect(client, 1, false, &[]).await;
+        client.until("an answer", |seen| seen.is_answered(1)).await;
+        client.begin(3, true, "GET", "/65535", &[]).await;
+        client.over(3).await;
+        client.cue();
+        client.told().await;
+        client.begin(5, true, "GET", "/10000", &[]).await;
+        client.until("an answer", |seen| seen.is_answered(5)).await;
+        client.open(0, 10_000).await;
+        client
+            .until("all that may come", |seen| seen.data(1) + seen.data(5) == 10_000)
+            .await;
+        client.open(0, 10_000).await;
+        client.over(5).await;
+    };
+    same(
+        "given up",
+        handler,
+        script,
+        &[
+            r#"1: 200 [date: now], "x""#,
+            r#"3: 200 [content-length: 65535; date: now], 65535 bytes END"#,
+            r#"5: 200 [content-length: 10000; date: now], 10000 bytes END"#,
+            "told: written Ok(1)",
+        ],
+    )
+    .await;
+}
