@@ -7,6 +7,7 @@ mod common;
 
 mod control;
 mod disconnect;
+mod echoes;
 mod engine;
 mod event_stream;
 #[cfg(feature = "axum")]
