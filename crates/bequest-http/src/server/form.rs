@@ -45,9 +45,25 @@ fn is_chunked(coding: &HeaderValue) -> bool {
     coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
 }
 
-/// The characters of a name or an address and a port (RFC 3986, 3.2.2).
+/// The characters of a name or an address and a port (RFC 3986, 3.2.2). In a table, as every request has some twenty.
+static OF_HOST: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b"-._~!$&'()*+,;=:[]%";
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
+
 fn may_be_in_host(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(&byte)
+    OF_HOST[usize::from(byte)]
 }
 
 #[cfg(test)]
