@@ -92,6 +92,8 @@ fn date() -> HeaderValue {
 
 impl Today {
     fn new(now: SystemTime) -> Today {
+        // No date of HTTP is before that, and a clock that says so is wrong.
+        let now = now.max(UNIX_EPOCH);
         let of_second = now.duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos();
         Today {
             said: HeaderValue::from_str(&httpdate::fmt_http_date(now)).expect("a date is ASCII"),
@@ -122,6 +124,8 @@ mod tests {
         assert_eq!(at(784_111_778_000), "Sun, 06 Nov 1994 08:49:38 GMT");
         assert_eq!(at(784_111_778_999), "Sun, 06 Nov 1994 08:49:38 GMT");
         assert_eq!(at(784_111_770_000), "Sun, 06 Nov 1994 08:49:30 GMT");
+        look_at(UNIX_EPOCH - Duration::from_secs(1));
+        assert_eq!(date(), "Thu, 01 Jan 1970 00:00:00 GMT");
     }
 
     #[test]
