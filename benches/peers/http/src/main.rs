@@ -131,6 +131,18 @@ fn print_table(servers: &[Server], measured: &[Vec<Round>]) {
             median(rounds.iter().map(|round| round.p99)),
         );
     }
+    let of = |mode| {
+        let at = servers.iter().position(|server| server.mode == mode);
+        &measured[at.expect("every mode has a server")]
+    };
+    let same_handler = of(Mode::ByHand)
+        .iter()
+        .zip(of(Mode::On))
+        .map(|(by_hand, on)| by_hand.cpu / on.cpu);
+    println!(
+        "\nthe same handler on both, CPU a request: by-hand's / on's is {:.3}",
+        median(same_handler)
+    );
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
