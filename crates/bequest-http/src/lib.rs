@@ -77,9 +77,9 @@
 //! | `tls` | `server::Tls` and, with `client`, `client::Tls` |
 //! | `webpki-roots`, `native-roots` | for `client::Tls`: the authorities that Mozilla trusts, compiled in; those of the system |
 //!
-//! In the signatures stand types of `http`, `http-body`, `bytes`, `tower-service`, `tower-layer`, and `tokio`
-//! (its listeners); with `client` also of `hyper-util` (its connector), with `axum` of axum, with `tls` of `rustls`,
-//! which is exported here.
+//! In the signatures stand types of `http`, `http-body`, `bytes`, `tower-service`, `tower-layer`, and `tokio` (its listeners), and
+//! beside an [`Upgrade`](server::Upgrade) `hyper`'s `OnUpgrade`; with `client` also of `hyper-util` (its connector), with `axum` of
+//! axum, with `tls` of `rustls`, which is exported here.
 //!
 //! # What is noticed, and what is not
 //!
