@@ -69,17 +69,13 @@ fn look_at(now: SystemTime) {
 }
 
 fn take_out(headers: &mut HeaderMap) {
-    let named = headers.remove(header::CONNECTION);
-    for name in OF_CONNECTION {
-        headers.remove(name);
-    }
-    let named = named
-        .as_ref()
-        .and_then(|named| named.to_str().ok())
-        .unwrap_or_default();
-    for name in named.split(',') {
-        headers.remove(name.trim());
-    }
+    let lists = headers.get_all(header::CONNECTION).iter();
+    let named: Vec<String> = lists
+        .filter_map(|list| list.to_str().ok())
+        .flat_map(|list| list.split(',').map(|name| name.trim().to_owned()))
+        .collect();
+    let names = named.iter().map(String::as_str).chain(OF_CONNECTION);
+    names.for_each(|name| drop(headers.remove(name)));
 }
 
 /// The time in the form of RFC 9110, 5.6.7, as of the last look at the clock.
@@ -132,7 +128,9 @@ mod tests {
     fn what_is_of_the_connection_is_taken_out_and_what_it_names() {
         let mut headers = map(&[
             ("connection", "close, X-Hop"),
+            ("connection", "x-other"),
             ("x-hop", "1"),
+            ("x-other", "1"),
             ("te", "trailers"),
             ("upgrade", "h2c"),
             ("keep-alive", "timeout=5"),
