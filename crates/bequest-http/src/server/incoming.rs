@@ -11,11 +11,26 @@ use http_body::{Body, Frame, SizeHint};
 use super::BoxError;
 use super::service::Come;
 
-/// The body of a request as it comes from the connection: what [`RequestBody`](super::RequestBody) watches.
+/// The body of a request as it comes from a connection of this server, over HTTP/1 or HTTP/2: what
+/// [`RequestBody`](super::RequestBody) watches unless it says otherwise.
+///
+/// A handler that is named for other accept loops as well is generic over it; one that is for this server need not name it.
 ///
 /// # Cancel safety
 ///
 /// Polling loses nothing: a frame is either handed out or still to come.
+///
+/// # Errors
+///
+/// Those of the protocol's engine: `hyper::Error` over HTTP/1, `h2::Error` over HTTP/2. A handler sees them through a
+/// `RequestBody`, which says how the context has ended where that is the reason.
+///
+/// ```
+/// use bequest_http::server::{Incoming, RequestBody};
+/// use std::any::TypeId;
+///
+/// assert_eq!(TypeId::of::<RequestBody>(), TypeId::of::<RequestBody<Incoming>>());
+/// ```
 #[derive(Debug)]
 pub struct Incoming(Source);
 

@@ -127,9 +127,7 @@ impl<B: Send + 'static> Exchanging<B> {
             overseer: None,
         }
     }
-}
 
-impl<B: Send + 'static> Exchanging<B> {
     /// The exchange, until it has answered.
     pub(super) fn unanswered(&self) -> Option<&Arc<Exchange>> {
         self.exchange.as_ref()

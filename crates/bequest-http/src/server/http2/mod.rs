@@ -7,7 +7,7 @@
 //! sits.
 //!
 //! Most handlers answer in their first poll. That poll is made in the task of the connection, right where the request was
-//! read, so a stream that is answered then has no task of its own. A stream that waits becomes a [`Task`], so that the
+//! read, so a stream that is answered then has no task of its own. A stream that waits becomes a task, so that the
 //! processors can share the streams of one connection; so do all for a while once first polls have been seen to wait or to take
 //! long.
 //!

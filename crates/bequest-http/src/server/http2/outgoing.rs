@@ -19,6 +19,7 @@ use h2::SendStream;
 use tokio::io::{AsyncReadExt, AsyncWrite, DuplexStream};
 
 use super::super::connection::Connection;
+use super::pipe::poll_room;
 
 /// How much waits to be taken in hand, and how much is taken at once.
 const PIECE: usize = 16 * 1024;
@@ -88,21 +89,11 @@ async fn send(written: &mut DuplexStream, mut stream: SendStream<Bytes>) -> Resu
             },
         }
         stream.reserve_capacity(1);
-        poll_fn(|cx| poll_room(&mut stream, cx)).await?;
+        poll_fn(|cx| match stream.poll_reset(cx) {
+            Poll::Ready(reset) => Poll::Ready(reset.and_then(|reason| Err(reason.into()))),
+            Poll::Pending => poll_room(&mut stream, cx),
+        })
+        .await?;
         stream.send_data(piece.split().freeze(), false)?;
     }
-}
-
-/// Ready when there is room for a byte at least; the rest is claimed for with the data.
-fn poll_room(stream: &mut SendStream<Bytes>, cx: &mut TaskContext<'_>) -> Poll<Result<(), h2::Error>> {
-    if let Poll::Ready(reset) = stream.poll_reset(cx) {
-        return Poll::Ready(Err(reset?.into()));
-    }
-    while stream.capacity() == 0 {
-        match ready!(stream.poll_capacity(cx)) {
-            Some(room) => drop(room?),
-            None => return Poll::Ready(Err(h2::Reason::STREAM_CLOSED.into())),
-        }
-    }
-    Poll::Ready(Ok(()))
 }

@@ -51,11 +51,8 @@ impl<B: Body<Data = Bytes, Error = BoxError>> Pipe<B> {
         let mut this = self.project();
         loop {
             if let Some((_, is_last)) = *this.in_hand {
-                while this.stream.capacity() == 0 {
-                    match ready!(this.stream.poll_capacity(cx)) {
-                        Some(Ok(_)) => {}
-                        Some(Err(_)) | None => return Poll::Ready(Ok(())),
-                    }
+                if ready!(poll_room(this.stream, cx)).is_err() {
+                    return Poll::Ready(Ok(()));
                 }
                 let data = this.in_hand.take().map(|(data, _)| data).unwrap_or_default();
                 if this.stream.send_data(data, is_last).is_err() || is_last {
@@ -108,6 +105,20 @@ impl<B: Body<Data = Bytes, Error = BoxError>> Future for Pipe<B> {
             Poll::Pending => self.project().stream.poll_reset(cx).map(drop),
         }
     }
+}
+
+/// Ready when there is room for a byte at least, or will never be. It has to be claimed; the rest is, with the data.
+pub(super) fn poll_room(
+    stream: &mut SendStream<Bytes>,
+    cx: &mut TaskContext<'_>,
+) -> Poll<Result<(), h2::Error>> {
+    while stream.capacity() == 0 {
+        match ready!(stream.poll_capacity(cx)) {
+            Some(room) => drop(room?),
+            None => return Poll::Ready(Err(Reason::STREAM_CLOSED.into())),
+        }
+    }
+    Poll::Ready(Ok(()))
 }
 
 /// With which word a stream is reset for an error of the service's: its own, if there is one in it.

@@ -98,27 +98,33 @@ async fn a_shutdown_answers_what_was_begun_and_says_goodbye() {
     same("idle", patient, script, &[sees]).await;
 }
 
+/// Also if it says that it goes for an error.
 #[tokio::test]
 async fn a_client_that_says_goodbye_is_answered() {
-    let goodbye = http2_bytes::frame(RawHttp2::GOAWAY, 0, 0, &[0; 8]);
-    let script = async |client: &mut Client| {
-        client.get(1).await;
-        client.told().await;
-        client.send(&goodbye).await;
-        client.settle().await;
-        client.cue();
-        client.over(1).await;
-        client.closed().await;
+    let goodbye = |reason: h2::Reason| {
+        let payload = [&[0; 4][..], &u32::from(reason).to_be_bytes()].concat();
+        http2_bytes::frame(RawHttp2::GOAWAY, 0, 0, &payload)
     };
-    let sees = [
-        r#"0: GOAWAY 1 NO_ERROR "", closed"#,
-        r#"1: 200 [content-length: 4; date: now], "late" END"#,
-        "told: begun",
-        "told: gone",
-    ];
-    same("busy", patient, script, &sees).await;
+    for reason in [h2::Reason::NO_ERROR, h2::Reason::INTERNAL_ERROR] {
+        let script = async |client: &mut Client| {
+            client.get(1).await;
+            client.told().await;
+            client.send(&goodbye(reason)).await;
+            client.settle().await;
+            client.cue();
+            client.over(1).await;
+            client.closed().await;
+        };
+        let sees = [
+            r#"0: GOAWAY 1 NO_ERROR "", closed"#,
+            r#"1: 200 [content-length: 4; date: now], "late" END"#,
+            "told: begun",
+            "told: gone",
+        ];
+        same("busy", patient, script, &sees).await;
+    }
     let script = async |client: &mut Client| {
-        client.send(&goodbye).await;
+        client.send(&goodbye(h2::Reason::NO_ERROR)).await;
         client.closed().await;
     };
     let sees = r#"0: GOAWAY 0 NO_ERROR "", closed"#;
@@ -161,26 +167,6 @@ async fn frames_that_mean_nothing_here_are_passed_over() {
     };
     let (one, three) = ("1: 200 [date: now] END", "3: 200 [date: now] END");
     same("frames", always(|_| full("")), script, &[one, three]).await;
-}
-
-#[tokio::test]
-async fn a_client_that_goes_with_an_error_is_answered_all_the_same() {
-    let goodbye = [&[0; 4][..], &u32::from(h2::Reason::INTERNAL_ERROR).to_be_bytes()].concat();
-    let script = async |client: &mut Client| {
-        client.get(1).await;
-        client.told().await;
-        client.frame(RawHttp2::GOAWAY, 0, 0, &goodbye).await;
-        client.settle().await;
-        client.cue();
-        client.closed().await;
-    };
-    let sees = [
-        r#"0: GOAWAY 1 NO_ERROR "", closed"#,
-        r#"1: 200 [content-length: 4; date: now], "late" END"#,
-        "told: begun",
-        "told: gone",
-    ];
-    same("an error", patient, script, &sees).await;
 }
 
 #[tokio::test]
